@@ -1,0 +1,82 @@
+"""Enqueue jobs for users and posts, and wait for their outcomes.
+
+    async with Producer("redis://localhost:6379/0") as producer:
+        job = await producer.create_user(email="ada@example.com", username="ada", hashed_password=encoded)
+        user = await job.result(timeout=5)
+
+Importing this loads pydantic and arq's Redis client: no database, nothing of the worker.
+"""
+
+from producers.errors import (
+    EnqueueError,
+    EnqueueUnconfirmed,
+    IdempotencyConflict,
+    InvalidMessage,
+    JobCancelled,
+    JobDead,
+    JobError,
+    JobNotFound,
+    JobRejected,
+    ProducerError,
+    QueueFull,
+    RedisRefused,
+    RedisUnavailable,
+    ResultTimeout,
+    SomeRefused,
+)
+from producers.handle import JobHandle, JobStatus
+from producers.messages import (
+    CreatePost,
+    CreateUser,
+    Deleted,
+    DeletePost,
+    DeleteUser,
+    Message,
+    Post,
+    PostChanges,
+    Reply,
+    UpdatePost,
+    UpdateUser,
+    User,
+    UserChanges,
+)
+from producers.producer import Producer
+from producers.request import Request
+from producers.sync import SyncJobHandle, SyncProducer
+
+__all__ = [
+    "CreatePost",
+    "CreateUser",
+    "DeletePost",
+    "DeleteUser",
+    "Deleted",
+    "EnqueueError",
+    "EnqueueUnconfirmed",
+    "IdempotencyConflict",
+    "InvalidMessage",
+    "JobCancelled",
+    "JobDead",
+    "JobError",
+    "JobHandle",
+    "JobNotFound",
+    "JobRejected",
+    "JobStatus",
+    "Message",
+    "Post",
+    "PostChanges",
+    "Producer",
+    "ProducerError",
+    "QueueFull",
+    "RedisRefused",
+    "RedisUnavailable",
+    "Reply",
+    "Request",
+    "ResultTimeout",
+    "SomeRefused",
+    "SyncJobHandle",
+    "SyncProducer",
+    "UpdatePost",
+    "UpdateUser",
+    "User",
+    "UserChanges",
+]

@@ -1,0 +1,56 @@
+"""What a job id looks like, and how one is made.
+
+A job id is `[A-Za-z0-9][A-Za-z0-9_.:-]{0,127}`, optionally followed by `@` and an ordering key of the same form.
+The key is a part of the id so that every language can set it and every log shows it.
+"""
+
+import re
+
+from uuid_utils import uuid7
+
+_PART = r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,127}"
+_PART_PATTERN = re.compile(_PART)
+_JOB_ID = re.compile(f"({_PART})(?:@({_PART}))?")
+
+MAX_JOB_ID_LENGTH = 128 + 1 + 128
+JOB_ID_FORM = f"{_PART}, optionally followed by @ and an ordering key of the same form"
+
+
+def new_id() -> str:
+    """A fresh id part: a UUID version 7 in hexadecimal, so that ids sort by the time they were made."""
+    return uuid7().hex
+
+
+def job_id(base: str, ordering_key: str | None) -> str:
+    """Join an id part and an ordering key.
+
+    >>> job_id("import-7", "user:42")
+    'import-7@user:42'
+    >>> job_id("import-7", None)
+    'import-7'
+
+    Raises:
+        ValueError: when either part has a character or a length that is not allowed.
+    """
+    for name, part in (("idempotency key", base), ("ordering key", ordering_key)):
+        if part is not None and _PART_PATTERN.fullmatch(part) is None:
+            raise ValueError(f"{name} must match {_PART}")
+    return base if ordering_key is None else f"{base}@{ordering_key}"
+
+
+def is_job_id(text: str) -> bool:
+    """Whether a text read from outside is a job id.
+
+    >>> is_job_id("a.b:c-d_e@user:42"), is_job_id("a b"), is_job_id("a@"), is_job_id("")
+    (True, False, False, False)
+    """
+    return _JOB_ID.fullmatch(text) is not None
+
+
+def ordering_key_of(job_id: str) -> str | None:
+    """The ordering key that a job id carries.
+
+    >>> ordering_key_of("import-7@user:42"), ordering_key_of("import-7")
+    ('user:42', None)
+    """
+    return job_id.partition("@")[2] or None

@@ -1,0 +1,191 @@
+"""Enqueueing jobs from asyncio code."""
+
+import os
+import socket
+from collections.abc import Iterable
+from types import TracebackType
+from typing import Any, Self, TypeVar, Unpack
+
+from producers import keys
+from producers.connection import connect
+from producers.errors import EnqueueError, SomeRefused
+from producers.handle import JobHandle
+from producers.messages import (
+    CreatePost,
+    CreateUser,
+    Deleted,
+    DeletePost,
+    DeleteUser,
+    Message,
+    Post,
+    Reply,
+    UpdatePost,
+    UpdateUser,
+    User,
+)
+from producers.request import Options, Request, build
+from producers.results import Results
+from producers.sender import Sender, pieces
+
+ReplyT = TypeVar("ReplyT", bound=Reply)
+
+
+class Producer:
+    """Enqueues jobs and waits for their outcomes. An async context manager.
+
+    Args:
+        url: the Redis of the queue; default: the environment's `REDIS_URL`.
+        queue: the name of the queue.
+        max_queued: refuse with `QueueFull` when the queue holds this many jobs; 0: no bound.
+        timeout_seconds: how long one enqueue tries while Redis is away or silent.
+        name: who enqueues, as the jobs' `producer` header says; default: this host's name.
+
+    Raises:
+        ValueError: when there is no URL, or one that is not Redis's.
+    """
+
+    def __init__(
+        self,
+        url: str | None = None,
+        *,
+        queue: str = keys.DEFAULT_QUEUE,
+        max_queued: int = 0,
+        timeout_seconds: float = 10.0,
+        name: str | None = None,
+    ) -> None:
+        url = url or os.environ.get("REDIS_URL")
+        if not url:
+            raise ValueError("REDIS_URL is not set: pass a URL, or export REDIS_URL=redis://localhost:6379/0")
+        self._queue = queue
+        self._headers = {"producer": name or socket.gethostname()}
+        self._redis = connect(url, queue=queue)
+        self._sender = Sender(self._redis, queue, max_queued=max_queued, timeout_seconds=timeout_seconds)
+        self._results = Results(self._redis, queue)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the connections; waiters are cancelled."""
+        await self._results.close()
+        await self._redis.aclose()
+        await self._redis.connection_pool.disconnect()
+
+    # One typed method a job. `Options` are the same for all.
+
+    async def create_user(
+        self,
+        *,
+        email: str,
+        username: str,
+        hashed_password: str,
+        is_active: bool = True,
+        **options: Unpack[Options],
+    ) -> JobHandle[User]:
+        """Create a user; `hashed_password` is an encoded hash. Errors: see `enqueue`."""
+        fields = {
+            "email": email,
+            "username": username,
+            "hashed_password": hashed_password,
+            "is_active": is_active,
+        }
+        return await self.enqueue(build(CreateUser, fields), **options)
+
+    async def update_user(
+        self,
+        user_id: int,
+        *,
+        email: str | None = None,
+        username: str | None = None,
+        hashed_password: str | None = None,
+        is_active: bool | None = None,
+        **options: Unpack[Options],
+    ) -> JobHandle[User]:
+        """Change the fields of a user that are given. Errors: see `enqueue`."""
+        fields = {
+            "email": email,
+            "username": username,
+            "hashed_password": hashed_password,
+            "is_active": is_active,
+        }
+        changes = {name: value for name, value in fields.items() if value is not None}
+        return await self.enqueue(build(UpdateUser, {"user_id": user_id, "changes": changes}), **options)
+
+    async def delete_user(self, user_id: int, **options: Unpack[Options]) -> JobHandle[Deleted]:
+        """Delete a user and that user's posts. Errors: see `enqueue`."""
+        return await self.enqueue(build(DeleteUser, {"user_id": user_id}), **options)
+
+    async def create_post(
+        self, *, author_id: int, title: str, content: str, **options: Unpack[Options]
+    ) -> JobHandle[Post]:
+        """Create a post. Errors: see `enqueue`."""
+        fields = {"author_id": author_id, "title": title, "content": content}
+        return await self.enqueue(build(CreatePost, fields), **options)
+
+    async def update_post(
+        self,
+        post_id: int,
+        *,
+        title: str | None = None,
+        content: str | None = None,
+        **options: Unpack[Options],
+    ) -> JobHandle[Post]:
+        """Change the fields of a post that are given. Errors: see `enqueue`."""
+        changes = {name: value for name, value in (("title", title), ("content", content)) if value is not None}
+        return await self.enqueue(build(UpdatePost, {"post_id": post_id, "changes": changes}), **options)
+
+    async def delete_post(self, post_id: int, **options: Unpack[Options]) -> JobHandle[Deleted]:
+        """Delete a post. Errors: see `enqueue`."""
+        return await self.enqueue(build(DeletePost, {"post_id": post_id}), **options)
+
+    async def enqueue(self, message: Message[ReplyT], **options: Unpack[Options]) -> JobHandle[ReplyT]:
+        """Put a job into the queue.
+
+        While Redis is away or silent this tries again, with the same id, until `timeout_seconds` are over.
+
+        Raises:
+            InvalidMessage, ValueError: before anything was sent.
+            RedisUnavailable, RedisRefused, IdempotencyConflict, QueueFull: the job was not accepted.
+            EnqueueUnconfirmed: it may have been; repeat the call with the error's idempotency key.
+        """
+        job = Request(message, **options).encode(self._headers)
+        (accepted,) = await self._sender.send([job])
+        if isinstance(accepted, EnqueueError):
+            raise accepted
+        return self._handle(job.job_id, message.reply_type(), accepted=accepted)
+
+    async def enqueue_many(self, jobs: Iterable[Message[Any] | Request[Any]]) -> list[JobHandle[Any]]:
+        """Put many jobs into the queue, some hundreds a round trip; returns their handles in the same order.
+
+        Raises:
+            SomeRefused: when some jobs were not, or not surely, accepted; it has their errors and the other handles.
+        """
+        handles: list[JobHandle[Any]] = []
+        outcomes: list[JobHandle[Any] | EnqueueError] = []
+        encoded = ((job if isinstance(job, Request) else Request(job)).encode(self._headers) for job in jobs)
+        for piece in pieces(encoded):
+            for job, accepted in zip(piece, await self._sender.send(piece), strict=True):
+                if isinstance(accepted, EnqueueError):
+                    outcomes.append(accepted)
+                else:
+                    handles.append(self._handle(job.job_id, job.reply, accepted=accepted))
+                    outcomes.append(handles[-1])
+        if len(handles) < len(outcomes):
+            raise SomeRefused(outcomes)
+        return handles
+
+    def job(self, job_id: str, reply: type[ReplyT]) -> JobHandle[ReplyT]:
+        """A handle on a job that was enqueued elsewhere, or earlier.
+
+        >>> Producer("redis://localhost").job("import-7@user:42", User)
+        <JobHandle import-7@user:42>
+        """
+        return self._handle(job_id, reply, accepted=False)
+
+    def _handle(self, job_id: str, reply: type[ReplyT], *, accepted: bool) -> JobHandle[ReplyT]:
+        return JobHandle(job_id, reply, accepted=accepted, redis=self._redis, queue=self._queue, results=self._results)

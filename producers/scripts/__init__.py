@@ -1,0 +1,49 @@
+"""The Lua scripts of this package, one operation a file, and how a script is called."""
+
+import hashlib
+from importlib.resources import files
+from typing import Any
+
+from redis.asyncio import Redis
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import NoScriptError, RedisError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+
+class NotSent(RedisError):
+    """No connection could be made, so the script was not run. The cause is the connection's error."""
+
+
+class Script:
+    """A Lua script that Redis keeps by its hash, sent again whenever Redis has forgotten it."""
+
+    def __init__(self, package: str, name: str) -> None:
+        self._source = files(package).joinpath(name).read_bytes()
+        self._sha = hashlib.sha1(self._source, usedforsecurity=False).hexdigest()
+
+    async def __call__(self, redis: Redis, keys: list[str], args: list[str | bytes | int]) -> Any:
+        """Run the script and return what it returns.
+
+        Raises:
+            NotSent: when there was no connection, so that nothing can have happened.
+            ConnectionError, TimeoutError: (of redis) when the answer was lost, so that it may have happened.
+            ResponseError: (of redis) when Redis refused.
+        """
+        pool = redis.connection_pool
+        try:
+            connection = await pool.get_connection("EVALSHA")
+        except (RedisConnectionError, RedisTimeoutError, OSError) as error:
+            raise NotSent(str(error)) from error
+        try:
+            try:
+                await connection.send_command("EVALSHA", self._sha, len(keys), *keys, *args)
+                return await connection.read_response()
+            except NoScriptError:
+                # Redis restarted, or somebody flushed its scripts: EVAL runs it and keeps it.
+                await connection.send_command("EVAL", self._source, len(keys), *keys, *args)
+                return await connection.read_response()
+        finally:
+            await pool.release(connection)
+
+
+ENQUEUE = Script(__package__, "enqueue.lua")

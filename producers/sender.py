@@ -1,0 +1,120 @@
+"""Getting encoded jobs accepted by Redis: one script call for many, repeated until it is answered."""
+
+import asyncio
+import random
+from collections.abc import Iterable, Iterator, Sequence
+
+from redis.asyncio import Redis
+from redis.exceptions import AuthenticationError, BusyLoadingError, RedisError, ResponseError
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from producers import keys
+from producers.errors import (
+    EnqueueError,
+    EnqueueUnconfirmed,
+    IdempotencyConflict,
+    QueueFull,
+    RedisRefused,
+    RedisUnavailable,
+)
+from producers.request import Encoded
+from producers.scripts import ENQUEUE, NotSent
+
+JOBS_A_CALL = 500
+BYTES_A_CALL = 4 * 1024 * 1024
+IDEMPOTENCY_MS = 24 * 60 * 60 * 1000
+
+FIRST_DELAY_SECONDS = 0.05
+LONGEST_DELAY_SECONDS = 1.0
+
+
+class Sender:
+    """Sends jobs to one queue. Every job keeps its id through all attempts, so that it is accepted once."""
+
+    def __init__(self, redis: Redis, queue: str, *, max_queued: int, timeout_seconds: float) -> None:
+        self._redis = redis
+        self._queue = queue
+        self._max_queued = max_queued
+        self._timeout_seconds = timeout_seconds
+
+    async def send(self, jobs: Sequence[Encoded]) -> list[bool | EnqueueError]:
+        """Say of each job whether it is newly accepted (True), known already (False), or why it is neither."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._timeout_seconds
+        delay_seconds = FIRST_DELAY_SECONDS
+        maybe_accepted = False
+        while True:
+            answers = await self._try(jobs)
+            if not isinstance(answers, _NoAnswer):
+                return answers
+            maybe_accepted = maybe_accepted or answers.maybe_accepted
+            if loop.time() + delay_seconds > deadline:
+                return [answers.as_error(job, maybe_accepted=maybe_accepted) for job in jobs]
+            await asyncio.sleep(delay_seconds * random.uniform(0.5, 1))  # noqa: S311  # jitter, not a secret
+            delay_seconds = min(delay_seconds * 2, LONGEST_DELAY_SECONDS)
+
+    async def _try(self, jobs: Sequence[Encoded]) -> "list[bool | EnqueueError] | _NoAnswer":
+        try:
+            answers = await ENQUEUE(self._redis, *self._arguments(jobs))
+        except NotSent as error:
+            if isinstance(error.__cause__, AuthenticationError):
+                return [RedisRefused(f"Redis refused the connection: {error}") for _ in jobs]
+            return _NoAnswer(error, maybe_accepted=False)
+        except BusyLoadingError as error:
+            return _NoAnswer(error, maybe_accepted=False)
+        except (RedisConnectionError, RedisTimeoutError) as error:
+            return _NoAnswer(error, maybe_accepted=True)
+        except ResponseError as error:
+            return [RedisRefused(f"Redis refused the write: {error}") for _ in jobs]
+        return [self._outcome(job, answer) for job, answer in zip(jobs, answers, strict=True)]
+
+    def _arguments(self, jobs: Sequence[Encoded]) -> tuple[list[str], list[str | bytes | int]]:
+        script_keys = [self._queue, keys.clock(self._queue)]
+        script_args: list[str | bytes | int] = [keys.wake(self._queue), self._max_queued, IDEMPOTENCY_MS]
+        for job in jobs:
+            job_key = keys.job(job.job_id)
+            idempotency = job_key if job.idempotency_key is None else keys.idempotency(job.idempotency_key)
+            script_keys += job_key, keys.result(job.job_id), idempotency
+            script_args += job.job_id, job.payload, job.delay_ms, job.due_ms, job.digest
+        return script_keys, script_args
+
+    def _outcome(self, job: Encoded, answer: int) -> bool | EnqueueError:
+        match answer:
+            case 1:
+                return True
+            case 0:
+                return False
+            case -1:
+                return IdempotencyConflict(job.job_id)
+            case -2:
+                return QueueFull(job.job_id, self._max_queued)
+            case _:
+                raise AssertionError(f"enqueue.lua answered {answer}")
+
+
+class _NoAnswer:
+    """One attempt that Redis did not answer."""
+
+    def __init__(self, error: RedisError, *, maybe_accepted: bool) -> None:
+        self.error = error
+        self.maybe_accepted = maybe_accepted
+
+    def as_error(self, job: Encoded, *, maybe_accepted: bool) -> EnqueueError:
+        if maybe_accepted:
+            return EnqueueUnconfirmed(job.job_id, str(self.error))
+        return RedisUnavailable(f"Redis is not there, so nothing was accepted: {self.error}")
+
+
+def pieces(jobs: Iterable[Encoded]) -> Iterator[list[Encoded]]:
+    """Cut jobs into calls that are bounded in number and in bytes, so that none holds Redis up for long."""
+    piece: list[Encoded] = []
+    size = 0
+    for job in jobs:
+        if piece and (len(piece) == JOBS_A_CALL or size + len(job.payload) > BYTES_A_CALL):
+            yield piece
+            piece, size = [], 0
+        piece.append(job)
+        size += len(job.payload)
+    if piece:
+        yield piece
