@@ -1,0 +1,98 @@
+"""Which handler gives which message its effect, and which jobs run by the clock."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, TypeVar
+
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+
+from producers.errors import RejectedCode
+from producers.messages import Message, Reply
+
+ReplyT = TypeVar("ReplyT", bound=Reply)
+M = TypeVar("M", bound=Message[Any])
+
+Handler = Callable[[AsyncSession, M], Awaitable[Reply]]
+
+
+class Rejection(Exception):
+    """Raised by a handler when the request cannot be honoured: an answer, not a fault, and never retried.
+
+    `detail` is stored and shown to the caller, and logged: it must hold no value of the message.
+    """
+
+    def __init__(self, code: RejectedCode, detail: str) -> None:
+        super().__init__(f"{code}: {detail}")
+        self.code = code
+        self.detail = detail
+
+
+@dataclass(frozen=True, slots=True)
+class JobType:
+    """A kind of job: its message and its handler."""
+
+    name: str
+    message: type[Message[Any]]
+    handler: Handler[Any]
+
+
+REGISTRY: dict[str, JobType] = {}
+"""Every kind of job, by name."""
+
+
+def job(message: type[M]) -> Callable[[Handler[M]], Handler[M]]:
+    """Make a function the handler of a message.
+
+    The handler gets a session in a transaction and the validated message, and returns the reply. It neither commits
+    nor rolls back: its effect and the record that it ran are one transaction. It may be run again after a crash, but
+    never after its transaction was committed.
+
+    Raises:
+        ValueError: when the message has a handler already.
+    """
+
+    def register(handler: Handler[M]) -> Handler[M]:
+        if message.job in REGISTRY:
+            raise ValueError(f"{message.job} has a handler already: {REGISTRY[message.job].handler!r}")
+        REGISTRY[message.job] = JobType(message.job, message, handler)
+        return handler
+
+    return register
+
+
+@dataclass(frozen=True, slots=True)
+class Retention:
+    """How long things are kept."""
+
+    ledger: timedelta
+    inactive_users: timedelta | None
+    """None: for ever."""
+
+
+Tick = Callable[[async_sessionmaker[AsyncSession], Retention], Awaitable[int]]
+
+
+@dataclass(frozen=True, slots=True)
+class ScheduledJob:
+    """A job that runs by the clock, once a tick however many workers there are. `run` says how many rows it removed."""
+
+    name: str
+    run: Tick
+    minutes: frozenset[int]
+    hours: frozenset[int] | None
+
+
+SCHEDULE: dict[str, ScheduledJob] = {}
+"""Every scheduled job, by name."""
+
+
+def scheduled(*, minutes: frozenset[int], hours: frozenset[int] | None = None) -> Callable[[Tick], Tick]:
+    """Make a function a job that runs at these minutes of these hours (None: of every hour)."""
+
+    def register(run: Tick) -> Tick:
+        name = run.__name__
+        SCHEDULE[name] = ScheduledJob(name, run, minutes, hours)
+        return run
+
+    return register
