@@ -1,0 +1,153 @@
+"""The one place where the parts are joined: from settings to a worker that runs."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from typing import Any
+
+import structlog
+import uvloop
+from arq.connections import RedisSettings
+from arq.worker import Worker
+from redis.asyncio.connection import parse_url
+
+from producers import wire
+from worker.database.engine import create_engine, create_sessions, create_tables
+from worker.engine.classify import classify, describe
+from worker.engine.outcome import Release
+from worker.engine.retry import backoff_seconds
+from worker.engine.schedule import run_tick
+from worker.engine.stock import cron_jobs, functions
+from worker.engine.transaction import Transaction
+from worker.jobs import REGISTRY, SCHEDULE, Retention
+from worker.ops import logs
+from worker.settings import Settings, SettingsError
+
+log = structlog.get_logger("worker")
+
+# arq fills its free places once a poll, so its half a second would bound it to a few dozen jobs a second.
+POLL_SECONDS = 0.05
+HEALTH_CHECK_SECONDS = 10
+CRON_TIMEOUT_SECONDS = 3600
+
+Hook = Callable[[dict[str, Any]], Awaitable[None]]
+
+
+def worker_settings(settings: Settings, *, burst: bool = False) -> dict[str, Any]:
+    """The arguments of arq's `Worker`, for these settings."""
+    return {
+        "functions": functions(REGISTRY.values(), settings.job_timeout_seconds),
+        "cron_jobs": cron_jobs(SCHEDULE.values(), run_tick, CRON_TIMEOUT_SECONDS),
+        "queue_name": settings.queue,
+        "redis_settings": redis_settings(settings.redis_url.get_secret_value()),
+        "burst": burst,
+        "on_startup": _startup(settings),
+        "on_shutdown": _shutdown,
+        "max_jobs": settings.concurrency,
+        "poll_delay": POLL_SECONDS,
+        "job_timeout": settings.job_timeout_seconds,
+        "job_completion_wait": round(settings.shutdown_grace_seconds),
+        "keep_result": settings.result_ttl_seconds,
+        "health_check_interval": HEALTH_CHECK_SECONDS,
+        "job_serializer": wire.dumps,
+        "job_deserializer": _bounded_loads(settings.max_payload_bytes),
+        "log_results": False,
+    }
+
+
+def run(settings: Settings, *, burst: bool = False) -> None:
+    """Run a worker in this process until it is told to stop, or, with `burst`, until the queue is empty."""
+    logs.configure(settings.log_format, settings.log_level)
+    asyncio.set_event_loop(uvloop.new_event_loop())
+    Worker(**worker_settings(settings, burst=burst)).run()
+
+
+def redis_settings(url: str) -> RedisSettings:
+    """arq's settings from a URL, escapes in it undone (arq's own reading leaves them in)."""
+    parsed = parse_url(url)
+    return RedisSettings(
+        host=parsed.get("host", "localhost"),
+        port=parsed.get("port", 6379),
+        unix_socket_path=parsed.get("path"),
+        database=parsed.get("db", 0),
+        username=parsed.get("username"),
+        password=parsed.get("password"),
+        ssl=url.startswith("rediss:"),
+        conn_timeout=2,
+    )
+
+
+def _startup(settings: Settings) -> Hook:
+    async def startup(ctx: dict[str, Any]) -> None:
+        # Here, not earlier: arq's command puts its own handlers in place before it starts the worker.
+        logs.configure(settings.log_format, settings.log_level)
+        asyncio.get_running_loop().set_exception_handler(_log_unhandled)
+        engine = create_engine(
+            settings.database_url.get_secret_value(), pool_size=settings.concurrency, timeouts=settings.timeouts
+        )
+        ctx["engine"] = engine
+        await _wait_for(lambda: create_tables(engine))
+        sessions = create_sessions(engine)
+        ctx["sessions"] = sessions
+        ctx["retention"] = Retention(
+            ledger=timedelta(days=settings.ledger_retention_days),
+            inactive_users=timedelta(days=settings.inactive_user_days) if settings.inactive_user_days else None,
+        )
+        ctx["transaction"] = Transaction(
+            sessions, REGISTRY, max_tries=settings.max_tries, timeout_seconds=settings.job_timeout_seconds
+        )
+        log.info("worker_started", queue=settings.queue, concurrency=settings.concurrency)
+
+    return startup
+
+
+async def _shutdown(ctx: dict[str, Any]) -> None:
+    if (engine := ctx.get("engine")) is not None:
+        await engine.dispose()
+    log.info("worker_stopped")
+
+
+async def _wait_for(start: Callable[[], Awaitable[None]]) -> None:
+    """Start when the database is there: a deployment starts its parts in any order."""
+    tries = 0
+    while True:
+        tries += 1
+        try:
+            await start()
+        except OSError as error:
+            reason = describe(error)
+        except Exception as error:
+            attempt = classify(error)
+            if not isinstance(attempt, Release):
+                raise
+            reason = attempt.detail
+        else:
+            return
+        log.warning("database_awaited", reason=reason, tries=tries)
+        await asyncio.sleep(backoff_seconds(tries, base=0.5, cap=5))
+
+
+def _bounded_loads(max_bytes: int) -> Callable[[bytes], dict[str, Any]]:
+    def loads(payload: bytes) -> dict[str, Any]:
+        if len(payload) > max_bytes:
+            raise wire.TooLargeError(f"the payload is larger than {max_bytes} bytes")
+        return wire.loads(payload)
+
+    return loads
+
+
+def _log_unhandled(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    # asyncio's own text holds the repr of the exception, and with it values.
+    error = context.get("exception")
+    log.error("unhandled_error", error=describe(error) if error is not None else None)
+
+
+def __getattr__(name: str) -> Any:
+    """`WorkerSettings` for arq's command: made when it is asked for, so that importing reads no environment."""
+    if name != "WorkerSettings":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    try:
+        settings = Settings.load()
+    except SettingsError as error:
+        raise SystemExit(str(error)) from None
+    return type("WorkerSettings", (), worker_settings(settings))

@@ -1,0 +1,46 @@
+"""Whether all that a worker needs is there: what `worker check` asks, for people and containers."""
+
+import asyncio
+
+from redis.exceptions import RedisError
+from sqlalchemy import text
+
+from producers import keys
+from producers.connection import connect
+from worker.database.engine import create_engine
+from worker.engine.classify import describe
+from worker.settings import Settings
+
+TIMEOUT_SECONDS = 3.0
+
+
+async def problems(settings: Settings) -> list[str]:
+    """One line for each thing that is not as it should be; empty when all is well. Takes a few seconds at the most."""
+    found = await asyncio.gather(_database(settings), _redis(settings))
+    return [problem for problem in found if problem is not None]
+
+
+async def _database(settings: Settings) -> str | None:
+    engine = create_engine(settings.database_url.get_secret_value(), pool_size=1, name="worker-check")
+    try:
+        async with asyncio.timeout(TIMEOUT_SECONDS), engine.connect() as connection:
+            await connection.execute(text("SELECT 1"))
+    except Exception as error:  # noqa: BLE001  # whatever it is, it is the answer
+        return f"database: {describe(error)}"
+    finally:
+        await engine.dispose()
+    return None
+
+
+async def _redis(settings: Settings) -> str | None:
+    redis = connect(settings.redis_url.get_secret_value(), queue=settings.queue, answer_timeout_seconds=TIMEOUT_SECONDS)
+    try:
+        alive = await redis.get(keys.health(settings.queue))
+    except (RedisError, OSError) as error:
+        return f"redis: {error}"
+    finally:
+        await redis.aclose()
+        await redis.connection_pool.disconnect()
+    if alive is None:
+        return f"worker: none has given a sign of life for the queue {settings.queue}: is one running? see its log"
+    return None

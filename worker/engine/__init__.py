@@ -1,0 +1,1 @@
+"""The engine: gives a claimed job its one outcome. It sees handlers only through the registry."""

@@ -1,0 +1,50 @@
+"""What became of a job: its outcome, or why it has none yet."""
+
+from dataclasses import dataclass
+
+from producers.errors import DeadCode, RejectedCode
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """The effect is committed. `reply` is the reply's JSON."""
+
+    reply: str
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """The request cannot be honoured, and left no trace."""
+
+    code: RejectedCode
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Dead:
+    """The job was given up, and left no trace."""
+
+    code: DeadCode
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """This try failed and left no trace; it counts. `code` is what the job dies of when no tries are left."""
+
+    code: DeadCode
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """The job could not be tried, for no fault of its own: give it back without counting."""
+
+    detail: str
+
+
+Outcome = Done | Rejected | Dead
+"""What ends a job. It is written to the ledger once and never changes."""
+
+Attempt = Outcome | Retry | Release
+"""What one try comes to."""

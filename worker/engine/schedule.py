@@ -1,0 +1,39 @@
+"""One tick of a scheduled job: run once, however many workers see it come."""
+
+import time
+from typing import Any
+
+import structlog
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+
+from worker.database import ledger
+from worker.database.engine import session_scope
+from worker.engine.classify import describe
+from worker.jobs.registry import ScheduledJob
+
+log = structlog.get_logger("worker.schedule")
+
+
+async def run_tick(ctx: dict[Any, Any], job: ScheduledJob) -> None:
+    """Run a scheduled job for the tick that arq's context names, unless it ran for it already.
+
+    The tick is entered in the ledger before the work, not with it: a tick that fails half-way is not made good, the
+    next one carries on where it stopped.
+    """
+    sessions: async_sessionmaker[AsyncSession] = ctx["sessions"]
+    started = time.monotonic()
+    async with session_scope(sessions) as session:
+        entry = ledger.Entry(ctx["job_id"], job.name, "done")
+        first = await ledger.enter(await session.connection(), entry)
+    if not first:
+        log.info("tick_skipped", job=job.name, job_id=ctx["job_id"])
+        return
+    try:
+        removed = await job.run(sessions, ctx["retention"])
+    except Exception as error:
+        log.error(  # noqa: TRY400  # the exception's own text stays out of the log
+            "tick_failed", job=job.name, job_id=ctx["job_id"], error=describe(error)
+        )
+        raise
+    run_ms = round((time.monotonic() - started) * 1000, 1)
+    log.info("tick_done", job=job.name, job_id=ctx["job_id"], removed=removed, run_ms=run_ms)

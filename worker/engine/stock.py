@@ -1,0 +1,122 @@
+"""The jobs as functions of the stock arq worker (`arq worker.app.WorkerSettings`).
+
+arq claims, counts and answers in its own way; the transaction underneath is ours, so effects are there exactly once
+all the same. What arq cannot do (order per key, dead letters kept whole, leases) it does not do here either.
+"""
+
+import time
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any, cast
+
+import structlog
+from arq.cron import CronJob, cron
+from arq.typing import WorkerCoroutine
+from arq.worker import Function, func
+from arq.worker import Retry as ArqRetry
+from pydantic_core import from_json
+
+from producers import keys
+from producers.errors import JobDead, JobRejected
+from worker.engine.outcome import Attempt, Dead, Done, Rejected, Release, Retry
+from worker.engine.retry import backoff_seconds
+from worker.engine.transaction import Claim, Transaction
+from worker.jobs.registry import JobType, ScheduledJob
+
+log = structlog.get_logger("worker.job")
+
+RELEASE_SECONDS = 1.0
+
+# arq ends a job that overruns without a second try. Ours ends it before, and counts it.
+ARQ_EXTRA_SECONDS = 15.0
+
+# arq's own limit only knows "failed"; ours tells what of, writes it down, and comes first.
+ARQ_MAX_TRIES = 1_000_000
+
+
+def functions(registry: Iterable[JobType], timeout_seconds: float) -> list[Function]:
+    """One arq function a kind of job; they find the `Transaction` in arq's context."""
+    return [
+        func(_function(job.name), name=job.name, timeout=timeout_seconds + ARQ_EXTRA_SECONDS, max_tries=ARQ_MAX_TRIES)
+        for job in registry
+    ]
+
+
+def cron_jobs(
+    schedule: Iterable[ScheduledJob],
+    run: Callable[[dict[Any, Any], ScheduledJob], Awaitable[None]],
+    timeout_seconds: float,
+) -> list[CronJob]:
+    """One arq cron job for each scheduled job. arq gives every tick one id, so that one worker takes it."""
+    jobs = []
+    for job in schedule:
+
+        async def tick(ctx: dict[Any, Any], job: ScheduledJob = job) -> None:
+            await run(ctx, job)
+
+        jobs.append(
+            cron(
+                tick,
+                name=f"cron:{job.name}",
+                minute=set(job.minutes),
+                hour=set(job.hours) if job.hours else None,
+                second=0,
+                unique=True,
+                timeout=timeout_seconds,
+                max_tries=1,
+            )
+        )
+    return jobs
+
+
+def _function(name: str) -> WorkerCoroutine:
+    async def run(ctx: dict[Any, Any], /, *_: Any, **fields: Any) -> Any:
+        transaction: Transaction = ctx["transaction"]
+        claim = Claim(ctx["job_id"], name, fields, ctx["job_try"])
+        started = time.monotonic()
+        wait_ms = max(0.0, time.time() * 1000 - ctx["score"])
+        attempt = await transaction.run(claim)
+        log_attempt(claim, attempt, wait_ms=wait_ms, run_ms=(time.monotonic() - started) * 1000)
+        return await _answer(ctx, claim, attempt)
+
+    return cast("WorkerCoroutine", run)  # its first argument has no name, so that no field can clash with it
+
+
+async def _answer(ctx: dict[str, Any], claim: Claim, attempt: Attempt) -> Any:
+    """Tell arq what became of the job, in arq's words: a value, an exception, or its `Retry`."""
+    match attempt:
+        case Done(reply):
+            return from_json(reply)
+        case Rejected(code, detail):
+            raise JobRejected(code, detail)
+        case Dead(code, detail):
+            raise JobDead(code, detail)
+        case Retry():
+            raise ArqRetry(defer=backoff_seconds(claim.tries))
+        case Release():
+            # arq counted this try when it began.
+            await ctx["redis"].decr(keys.retry(claim.job_id))
+            raise ArqRetry(defer=RELEASE_SECONDS)
+
+
+def log_attempt(claim: Claim, attempt: Attempt, *, wait_ms: float, run_ms: float) -> None:
+    """The one line that a job leaves in the log each time it was tried."""
+    line: dict[str, Any] = {
+        "job_id": claim.job_id,
+        "job": claim.job,
+        "try": claim.tries,
+        "wait_ms": round(wait_ms, 1),
+        "run_ms": round(run_ms, 1),
+    }
+    if claim.redelivered:
+        line["redelivered"] = True
+    match attempt:
+        case Done():
+            log.info("job_done", outcome="done", **line)
+        case Rejected(code, detail):
+            log.info("job_rejected", outcome="rejected", code=code, detail=detail, **line)
+        case Dead(code, detail):
+            log.error("job_dead", outcome="dead", code=code, detail=detail, **line)
+        case Retry(code, detail):
+            log.warning("job_retried", outcome="retry", code=code, detail=detail, **line)
+        case Release(detail):
+            log.warning("job_released", outcome="release", detail=detail, **line)

@@ -1,0 +1,150 @@
+"""One try of one job: validate, BEGIN, ledger row, handler, reply, COMMIT; or no trace at all.
+
+The ledger row comes first. A second delivery of a job whose first is still running waits on that row, and then finds
+the stored outcome, which it returns instead of running the handler. So whatever happens in between (a crash, a lost
+answer to COMMIT, two workers with one job), the effect is there once, and the outcome never changes.
+"""
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic_core import to_json
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_sessionmaker
+
+from producers import ids, wire
+from producers.messages import Message, problems
+from worker.database import ledger
+from worker.database.ledger import Entry
+from worker.database.models import Outcome as OutcomeName
+from worker.engine.classify import classify
+from worker.engine.outcome import Attempt, Dead, Done, Outcome, Rejected, Release, Retry
+from worker.jobs.registry import JobType
+
+
+@dataclass(slots=True)
+class Claim:
+    """A job that this worker has claimed."""
+
+    job_id: str
+    job: str
+    fields: dict[str, Any]
+    tries: int
+    """How many tries of it have begun, this one included."""
+    redelivered: bool = False
+    """Whether the job had its outcome already, so that nothing was run."""
+    committing: bool = False
+    """Whether COMMIT has been sent: from here on the try must not be cancelled, only awaited."""
+
+
+class Transaction:
+    """Gives claims their outcomes. Shared by all the jobs of a worker; holds nothing of any of them.
+
+    Args:
+        sessions: where sessions come from; one a try.
+        registry: the kinds of jobs, by name.
+        max_tries: after how many failed tries a job is dead.
+        timeout_seconds: how long one try may take, COMMIT not included.
+    """
+
+    def __init__(
+        self,
+        sessions: async_sessionmaker[AsyncSession],
+        registry: Mapping[str, JobType],
+        *,
+        max_tries: int,
+        timeout_seconds: float,
+    ) -> None:
+        self._sessions = sessions
+        self._registry = registry
+        self._max_tries = max_tries
+        self._timeout_seconds = timeout_seconds
+
+    async def run(self, claim: Claim) -> Attempt:
+        """Try a job once. Raises only when it is cancelled, and then has left no trace."""
+        if not ids.is_job_id(claim.job_id):
+            # Such an id may be anything, so it is not written down either.
+            return Dead("undecodable", f"a job id must match {ids.JOB_ID_FORM}")
+        if (job := self._registry.get(claim.job)) is None:
+            return await self._settle(claim, Dead("unknown_job", "no job of this name is known here"), None)
+        try:
+            message = job.message.model_validate(claim.fields)
+        except ValidationError as error:
+            return await self._settle(claim, Rejected("invalid", "; ".join(problems(error))), _raw_digest(claim))
+        digest = wire.digest(claim.job, wire.fields_json(message))
+        if claim.tries > self._max_tries:
+            # Every try counted ends in an outcome or a retry; one that ended in neither took its worker down.
+            return await self._settle(claim, Dead("crashed", "the job took its worker down on its last try"), digest)
+
+        attempt = await self._attempt(claim, job, message, digest)
+        if isinstance(attempt, Retry) and claim.tries >= self._max_tries:
+            attempt = Dead(attempt.code, attempt.detail)
+        if isinstance(attempt, Rejected | Dead) and not claim.redelivered:
+            return await self._settle(claim, attempt, digest)
+        return attempt
+
+    async def _attempt(self, claim: Claim, job: JobType, message: Message[Any], digest: bytes) -> Attempt:
+        async with self._sessions() as session:
+            try:
+                async with asyncio.timeout(self._timeout_seconds):
+                    try:
+                        connection = await session.connection()
+                    except (OSError, TimeoutError):
+                        return Release("the database cannot be reached")
+                    if not await ledger.enter(connection, Entry(claim.job_id, claim.job, "done", digest=digest)):
+                        return await self._stored(connection, claim, digest)
+                    reply = (await job.handler(session, message)).model_dump_json()
+                    await session.flush()
+                    await ledger.set_reply(connection, claim.job_id, reply)
+                claim.committing = True
+                await session.commit()
+            except Exception as error:  # noqa: BLE001  # every exception is told apart by the table
+                await _roll_back(session)
+                return classify(error)
+        return Done(reply)
+
+    async def _settle(self, claim: Claim, outcome: Rejected | Dead, digest: bytes | None) -> Outcome | Release:
+        """Write down an outcome that left no trace of its own, unless the job has one already."""
+        kind: OutcomeName = "rejected" if isinstance(outcome, Rejected) else "dead"
+        entry = Entry(claim.job_id, claim.job, kind, code=outcome.code, detail=outcome.detail, digest=digest)
+        async with self._sessions() as session:
+            try:
+                connection = await session.connection()
+                if not await ledger.enter(connection, entry):
+                    return await self._stored(connection, claim, digest)
+                claim.committing = True
+                await session.commit()
+            except Exception as error:  # noqa: BLE001  # whatever it is, the job keeps its turn and comes back
+                await _roll_back(session)
+                attempt = classify(error)
+                return attempt if isinstance(attempt, Release) else Release(f"not written down: {attempt.detail}")
+        return outcome
+
+    async def _stored(self, connection: AsyncConnection, claim: Claim, digest: bytes | None) -> Outcome | Release:
+        """The outcome that the job had before."""
+        entry = await ledger.find(connection, claim.job_id)
+        if entry is None:
+            return Release("the ledger row was purged while it was read")
+        claim.redelivered = True
+        if digest is not None and entry.digest is not None and digest != entry.digest:
+            return Rejected("conflict", "this job id stands for another content")
+        match entry.outcome:
+            case "done":
+                return Done(entry.reply or "null")
+            case "rejected":
+                return Rejected(entry.code, entry.detail or "")  # type: ignore[arg-type]  # as it was written
+            case "dead":
+                return Dead(entry.code, entry.detail or "")  # type: ignore[arg-type]  # as it was written
+
+
+def _raw_digest(claim: Claim) -> bytes:
+    return wire.digest(claim.job, to_json(claim.fields))
+
+
+async def _roll_back(session: AsyncSession) -> None:
+    try:
+        await session.rollback()
+    except Exception:  # noqa: BLE001  # the connection is gone, and the transaction with it
+        await session.invalidate()

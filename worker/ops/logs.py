@@ -1,0 +1,85 @@
+"""Logs: one JSON object or one readable line an event, and never a value of a message.
+
+Exceptions are told by their types and places; their texts, which hold values, stay out, whoever logs them.
+"""
+
+import logging
+import sys
+from collections.abc import Mapping, MutableMapping
+from typing import Any, Literal
+
+import structlog
+
+from worker.engine.classify import describe
+
+# What arq says of itself and not of a job. Its lines for each job hold arguments and results; ours say the rest.
+_ARQ_ABOUT_ITSELF = ("Starting worker for", "redis_version=", "shutdown on", "redis connection", "recording health")
+
+
+def configure(log_format: Literal["json", "console"], level: str) -> None:
+    """Send all logs, those of libraries too, to standard output in one form. May be called again."""
+    shared: list[structlog.typing.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        _describe_exception,
+    ]
+    structlog.configure(
+        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
+        cache_logger_on_first_use=True,
+    )
+    renderer: structlog.typing.Processor = (
+        structlog.processors.JSONRenderer(ensure_ascii=False)
+        if log_format == "json"
+        else structlog.dev.ConsoleRenderer(colors=sys.stdout.isatty())
+    )
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level.upper())
+    for library in ("sqlalchemy", "asyncio", "redis"):
+        logging.getLogger(library).setLevel(logging.WARNING)
+    tame_arq()
+
+
+def tame_arq() -> None:
+    """Let arq's loggers say nothing about what a job holds, also under the handlers that arq's command gives them."""
+    arq = logging.getLogger("arq")
+    arq.handlers.clear()
+    arq.propagate = True
+    worker = logging.getLogger("arq.worker")
+    worker.filters[:] = [_ArqFilter()]
+
+
+class _ArqFilter(logging.Filter):
+    def filter(self, record: logging.LogRecord) -> bool:
+        text = str(record.msg)
+        if record.levelno <= logging.INFO:
+            return text.startswith(_ARQ_ABOUT_ITSELF)
+        if " ! %s failed" in text:
+            return False  # the job's own line has said it, without the exception's text
+        if "function %r not found" in text:
+            # The name is whatever somebody wrote into Redis.
+            record.msg, record.args = "job of an unknown name", ()
+        return True
+
+
+def _describe_exception(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> Mapping[str, Any]:
+    error = event.pop("exc_info", None)
+    event.pop("exception", None)
+    if error is True:
+        error = sys.exc_info()
+    if isinstance(error, tuple):
+        error = error[1]
+    if isinstance(error, BaseException):
+        event["error"] = describe(error)
+    return event

@@ -1,0 +1,133 @@
+"""The environment, read once and checked. Defaults live here and nowhere else."""
+
+from typing import Annotated, Any, Literal, Self, get_args, get_origin
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from producers import keys
+from worker.database.engine import Timeouts, database_url
+
+
+class SettingsError(Exception):
+    """The environment is wrong. One line a variable: its name, what was given, what is allowed."""
+
+
+def _redis_url(url: SecretStr) -> SecretStr:
+    if urlsplit(url.get_secret_value()).scheme not in {"redis", "rediss", "unix"}:
+        raise ValueError("must be a redis://, rediss:// or unix:// URL")
+    return url
+
+
+def _database_url(url: SecretStr) -> SecretStr:
+    database_url(url.get_secret_value())
+    return url
+
+
+class Settings(BaseSettings):
+    """What the environment says. `Settings.load()` reads it; the fields' descriptions are the README's table."""
+
+    model_config = SettingsConfigDict(env_prefix="WORKER_", frozen=True, extra="ignore", hide_input_in_errors=True)
+
+    database_url: Annotated[SecretStr, AfterValidator(_database_url)] = Field(
+        validation_alias="DATABASE_URL", description="PostgreSQL: `postgresql://user:password@host:5432/database`"
+    )
+    redis_url: Annotated[SecretStr, AfterValidator(_redis_url)] = Field(
+        validation_alias="REDIS_URL", description="Redis or Valkey: `redis://:password@host:6379/0`"
+    )
+    queue: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:-]{0,63}$")] = Field(
+        keys.DEFAULT_QUEUE, description="the queue's name, which is its key in Redis"
+    )
+    concurrency: Annotated[int, Field(ge=1, le=1000)] = Field(16, description="sessions at once, in each process")
+    lease_seconds: Annotated[float, Field(ge=2, le=3600)] = Field(
+        10, description="how long a claim lasts unless renewed"
+    )
+    max_tries: Annotated[int, Field(ge=1, le=100)] = Field(5, description="tries before a job is dead")
+    job_timeout_seconds: Annotated[float, Field(gt=0, le=86_400)] = Field(30, description="how long one try may take")
+    shutdown_grace_seconds: Annotated[float, Field(ge=0, le=3600)] = Field(
+        25, description="how long running jobs may go on after SIGTERM"
+    )
+    max_payload_bytes: Annotated[int, Field(ge=1024, le=64 * 1024 * 1024)] = Field(
+        1024 * 1024, description="the largest payload that is read"
+    )
+    result_ttl_seconds: Annotated[int, Field(ge=1, le=31 * 86_400)] = Field(
+        3600, description="how long Redis keeps an outcome; the ledger keeps it for longer"
+    )
+    ledger_retention_days: Annotated[int, Field(ge=1, le=3650)] = Field(
+        14, description="how long the ledger keeps an outcome"
+    )
+    inactive_user_days: Annotated[int, Field(ge=0, le=36_500)] = Field(
+        0, description="delete users inactive for longer than this many days; 0: never"
+    )
+    log_format: Literal["json", "console"] = Field("json", description="`json` or `console`")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="`debug`, `info`, `warning` or `error`"
+    )
+
+    @classmethod
+    def load(cls, **values: Any) -> Self:
+        """Read the environment; `values` (by the variables' names) come before it.
+
+        Raises:
+            SettingsError: naming each wrong variable, what was given and what is allowed. Secrets are masked.
+        """
+        try:
+            return cls(**values)
+        except ValidationError as error:
+            raise SettingsError("\n".join(_line(problem) for problem in error.errors(include_url=False))) from None
+
+    @property
+    def timeouts(self) -> Timeouts:
+        """Limits for every connection to the database, none longer than the lease or the job may last."""
+        return Timeouts(
+            lock_seconds=min(5.0, self.job_timeout_seconds / 2),
+            statement_seconds=self.job_timeout_seconds / 2,
+            idle_in_transaction_seconds=self.lease_seconds * 0.8,
+            answer_seconds=self.job_timeout_seconds / 2 + 5,
+        )
+
+
+def variable(field: str) -> str:
+    """The environment variable of a field.
+
+    >>> variable("database_url"), variable("max_tries")
+    ('DATABASE_URL', 'WORKER_MAX_TRIES')
+    """
+    return field.upper() if field in {"database_url", "redis_url"} else f"WORKER_{field.upper()}"
+
+
+def allowed(field: str) -> str:
+    """What a field takes, in words.
+
+    >>> allowed("concurrency"), allowed("log_format")
+    ('a whole number from 1 to 1000', 'json or console')
+    """
+    info = Settings.model_fields[field]
+    if get_origin(info.annotation) is Literal:
+        return " or ".join(get_args(info.annotation))
+    bounds = {name: bound for item in info.metadata for name in ("ge", "gt", "le") if (bound := _bound(item, name))}
+    if "le" in bounds:
+        kind = "a whole number" if info.annotation is int else "a number"
+        low = f"from {bounds['ge']}" if "ge" in bounds else f"above {bounds.get('gt', 0)}"
+        return f"{kind} {low} to {bounds['le']}"
+    return info.description or ""
+
+
+def _bound(item: object, name: str) -> str | None:
+    bound = getattr(item, name, None)
+    return None if bound is None else f"{bound:.12g}"
+
+
+def _line(problem: Any) -> str:
+    name = str(problem["loc"][0])
+    field = name.lower().removeprefix("worker_")
+    name = variable(field)
+    if problem["type"] == "missing":
+        return f"{name} is not set: export {name}=…, or run `worker dev`, which brings both servers along"
+    if field not in Settings.model_fields:
+        return f"{name} is no setting of this worker"
+    if problem["type"] == "value_error":
+        return f"{name}=…: {problem['msg'].removeprefix('Value error, ')}"
+    given = "…" if name.endswith("_URL") else repr(str(problem.get("input"))[:60])
+    return f"{name}={given} is not allowed: it takes {allowed(field)}"
