@@ -1,0 +1,125 @@
+"""The `worker` command."""
+
+import asyncio
+import os
+import sys
+from contextlib import ExitStack
+from typing import Annotated, Any, NoReturn
+
+import typer
+from rich.console import Console
+
+from producers.contract import asyncapi_json
+from worker import app as worker_app
+from worker import check as health_check
+from worker import demo as worker_demo
+from worker.settings import Settings, SettingsError
+
+app = typer.Typer(
+    name="worker",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="""Take jobs for users and posts from Redis and give them their effect in PostgreSQL, exactly once.
+
+`worker demo` shows all of it in one go. `worker dev` brings its own PostgreSQL and Valkey.
+`worker run` is for production and reads `DATABASE_URL`, `REDIS_URL` and `WORKER_…` from the environment.""",
+)
+
+errors = Console(stderr=True, highlight=False)
+
+Concurrency = Annotated[int | None, typer.Option(help="Sessions at once; default: `WORKER_CONCURRENCY`, or 16.")]
+Burst = Annotated[bool, typer.Option("--burst", help="End as soon as the queue is empty.")]
+Ephemeral = Annotated[bool, typer.Option("--ephemeral", help="Fresh servers on free ports; their data is removed.")]
+
+
+@app.command()
+def run(concurrency: Concurrency = None, burst: Burst = False) -> None:
+    """Run jobs until SIGTERM. Needs `DATABASE_URL` and `REDIS_URL`."""
+    worker_app.run(_settings(concurrency=concurrency), burst=burst)
+
+
+@app.command()
+def dev(
+    concurrency: Concurrency = None,
+    ephemeral: Ephemeral = False,
+) -> None:
+    """Run jobs on a PostgreSQL and a Valkey of its own, and print their URLs for other terminals.
+
+    The data stays in a folder of yours between runs, unless `--ephemeral`.
+    """
+    with ExitStack() as stack:
+        urls = _embedded(stack, ephemeral=ephemeral)
+        settings = _settings(
+            concurrency=concurrency,
+            DATABASE_URL=urls["DATABASE_URL"],
+            REDIS_URL=urls["REDIS_URL"],
+            log_format=None if "WORKER_LOG_FORMAT" in os.environ else _format_for_people(),
+        )
+        for name, url in urls.items():
+            typer.echo(f"export {name}={url}")
+        if sys.stdout.isatty():
+            typer.echo("Paste these two lines into another terminal, then: python -m producers --help")
+        sys.stdout.flush()
+        worker_app.run(settings)
+
+
+@app.command()
+def demo(
+    jobs: Annotated[int, typer.Option(min=20, max=1_000_000, help="How many jobs, of all six kinds.")] = 2000,
+    concurrency: Concurrency = None,
+    ephemeral: Ephemeral = False,
+) -> None:
+    """Run a mixed load of all six jobs end to end on real servers, and check it against the database.
+
+    Ends with 0 only if every job is accounted for.
+    """
+    with ExitStack() as stack:
+        urls = _embedded(stack, ephemeral=ephemeral)
+        settings = _settings(concurrency=concurrency, DATABASE_URL=urls["DATABASE_URL"], REDIS_URL=urls["REDIS_URL"])
+        accounted = worker_demo.run(settings, jobs, urls)
+    raise typer.Exit(0 if accounted else 1)
+
+
+@app.command()
+def check() -> None:
+    """Say whether PostgreSQL, Redis and a worker of the queue are there. Ends with 0 when all are."""
+    problems = asyncio.run(health_check.problems(_settings()))
+    for problem in problems:
+        errors.print(problem, soft_wrap=True)
+    if not problems:
+        typer.echo("healthy")
+    raise typer.Exit(1 if problems else 0)
+
+
+@app.command()
+def contract() -> None:
+    """Print the contract as an AsyncAPI 3 document: every message, reply, key and code."""
+    typer.echo(asyncapi_json(), nl=False)
+
+
+def _settings(**values: Any) -> Settings:
+    try:
+        return Settings.load(**{name: value for name, value in values.items() if value is not None})
+    except SettingsError as error:
+        _stop(str(error))
+
+
+def _embedded(stack: ExitStack, *, ephemeral: bool) -> dict[str, str]:
+    from worker.embedded import EmbeddedError, EmbeddedServers  # noqa: PLC0415  # an extra, for development only
+
+    try:
+        urls = stack.enter_context(EmbeddedServers(ephemeral=ephemeral)).urls
+    except EmbeddedError as error:
+        _stop(str(error))
+    return {"DATABASE_URL": urls.database, "REDIS_URL": urls.redis}
+
+
+def _format_for_people() -> str:
+    return "console" if sys.stdout.isatty() else "json"
+
+
+def _stop(text: str) -> NoReturn:
+    errors.print(text, style="red", soft_wrap=True, markup=False)
+    raise typer.Exit(2)
