@@ -8,7 +8,9 @@ from sqlalchemy import URL, make_url, text
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 
+from worker.database.broken import tell_broken
 from worker.database.models import Base
+from worker.database.ping import ping_only_idle
 
 # Any number will do, as long as every version of the worker uses the same one.
 _CREATE_TABLES_LOCK = 0x75736572706F7374
@@ -40,7 +42,8 @@ def database_url(url: str) -> URL:
     """
     try:
         parsed = make_url(url)
-    except ArgumentError:
+    except (ArgumentError, ValueError):
+        # A ValueError's text repeats what it took for the port: a part of the password, if that was not escaped.
         raise ValueError("not a database URL: postgresql://user:password@host:5432/database") from None
     if parsed.drivername not in {"postgres", "postgresql", "postgresql+asyncpg"}:
         raise ValueError(f"must be a postgresql:// URL, not {parsed.drivername}://")
@@ -59,7 +62,7 @@ def create_engine(url: str, *, pool_size: int, timeouts: Timeouts = Timeouts(), 
         timeouts: limits for every connection.
         name: what PostgreSQL shows as the application's name.
     """
-    return create_async_engine(
+    engine = create_async_engine(
         database_url(url),
         pool_pre_ping=True,
         pool_size=pool_size,
@@ -81,6 +84,9 @@ def create_engine(url: str, *, pool_size: int, timeouts: Timeouts = Timeouts(), 
             },
         },
     )
+    ping_only_idle(engine.sync_engine)
+    tell_broken(engine.sync_engine, timeouts.idle_in_transaction_seconds)
+    return engine
 
 
 def create_sessions(engine: AsyncEngine) -> async_sessionmaker[AsyncSession]:
@@ -111,4 +117,5 @@ async def create_tables(engine: AsyncEngine) -> None:
 
 
 def _ms(seconds: float) -> str:
-    return str(round(seconds * 1000))
+    # At least one: nought would lift the limit.
+    return str(max(1, round(seconds * 1000)))

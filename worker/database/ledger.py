@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import bindparam, delete, select, update
+from sqlalchemy import any_, bindparam, delete, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
@@ -66,7 +66,10 @@ async def purge(session: AsyncSession, before: datetime, limit: int) -> int:
     """Delete at most `limit` rows that were recorded before a time; how many there were."""
     old = select(LedgerRow.job_id).where(LedgerRow.recorded_at < before).limit(limit).with_for_update(skip_locked=True)
     deleted = await session.scalars(
-        delete(LedgerRow).where(LedgerRow.job_id.in_(old)).returning(LedgerRow.job_id),
+        # As an array: `IN` may be joined over a scan of the whole table, and look for old rows more than once.
+        delete(LedgerRow)
+        .where(LedgerRow.job_id == any_(func.array(old.scalar_subquery())))
+        .returning(LedgerRow.job_id),
         execution_options={"synchronize_session": False},
     )
     return len(deleted.all())

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import any_, delete, func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import selectinload
 
@@ -75,7 +75,8 @@ async def delete_inactive_users(session: AsyncSession, before: datetime, limit: 
         .with_for_update(skip_locked=True)
     )
     deleted = await session.scalars(
-        delete(User).where(User.id.in_(chosen)).returning(User.id),
+        # As an array: `IN` may be joined over a scan of the whole table, and choose more than once.
+        delete(User).where(User.id == any_(func.array(chosen.scalar_subquery()))).returning(User.id),
         execution_options={"synchronize_session": False},
     )
     return len(deleted.all())

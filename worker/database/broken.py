@@ -1,0 +1,52 @@
+"""What a connection that broke under a transaction means: whose fault it was, told by an error with an SQLSTATE."""
+
+import time
+from typing import Any
+
+from sqlalchemy import Connection, Engine, event
+from sqlalchemy.engine import ExceptionContext
+
+# The server begins to count before the client does, by as long as its answer is on the way.
+_MARGIN = 0.9
+_USED_AT = "used_at"
+
+
+class ConnectionLost(Exception):
+    """The connection failed, or the server did not answer in time: nothing is known of what was sent last."""
+
+    sqlstate = "08006"
+
+
+class LeftIdle(Exception):
+    """The server ended a transaction that sent nothing for longer than it may: no fault of the server's."""
+
+    sqlstate = "25P03"
+
+
+def tell_broken(engine: Engine, idle_seconds: float) -> None:
+    """Let the engine raise `ConnectionLost` and `LeftIdle` where the driver only says that something is closed.
+
+    asyncpg drops what the server says as it ends an idle transaction, and its time-outs and socket errors come through
+    SQLAlchemy as they are, the connection still taken for whole.
+    """
+
+    def used(connection: Connection, *_: Any) -> None:
+        connection.info[_USED_AT] = time.monotonic()
+
+    def tell(context: ExceptionContext) -> BaseException | None:
+        failed = isinstance(context.original_exception, OSError)  # time-outs are such, too
+        if context.connection is None or not (failed or context.is_disconnect):
+            return None
+        if not isinstance(context.original_exception, Exception):
+            return None  # cancelled: SQLAlchemy gives the connection up for that alone
+        context.is_disconnect = True
+        if failed:
+            return ConnectionLost()
+        if not context.connection.invalidated:
+            idle = time.monotonic() - context.connection.info.get(_USED_AT, time.monotonic())
+            return LeftIdle() if idle > idle_seconds * _MARGIN else None
+        return None
+
+    event.listen(engine, "begin", used)
+    event.listen(engine, "after_cursor_execute", used)
+    event.listen(engine, "handle_error", tell)
