@@ -47,3 +47,38 @@ def wake(queue: str) -> str:
 def health(queue: str) -> str:
     """String with an expiry: arq's own sign of life, written by each worker of the queue."""
     return f"{queue}:health-check"
+
+
+def dead_payload(job_id: str) -> str:
+    """The payload of a dead letter, whole and of whatever type it was."""
+    return f"arq:dead:{job_id}"
+
+
+def dead(queue: str) -> str:
+    """Sorted set: the ids of dead letters by the time of their death, in milliseconds."""
+    return f"{queue}:dead"
+
+
+def dead_letters(queue: str) -> str:
+    """Hash: job id -> what is known of its death, as JSON."""
+    return f"{queue}:dead-letters"
+
+
+def holders(queue: str) -> str:
+    """Hash: ordering key -> the id of the job that holds it."""
+    return f"{queue}:holders"
+
+
+def results(queue: str, producer: str) -> str:
+    """Channel: ids of ended jobs that this producer enqueued, separated by spaces."""
+    return f"{queue}:results:{producer}"
+
+
+def control(queue: str) -> str:
+    """Channel: ids of jobs to cancel."""
+    return f"{queue}:control"
+
+
+def workers(queue: str) -> str:
+    """Hash: worker name -> its last sign of life, as JSON."""
+    return f"{queue}:workers"

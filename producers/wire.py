@@ -30,7 +30,7 @@ class Envelope(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, hide_input_in_errors=True)
 
-    f: Annotated[str, Field(min_length=1, max_length=128)]
+    f: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_.:-]{0,127}$")]
     """The name of the job."""
     k: dict[str, Any]
     """The fields of the message."""
@@ -79,6 +79,10 @@ T = TypeVar("T")
 
 class WireError(ValueError):
     """Bytes that are no envelope of this contract. The text says what is wrong, without any value."""
+
+
+class TooLargeError(WireError):
+    """A payload over the limit; it was not read."""
 
 
 def fields_json(message: Message[Any]) -> bytes:
@@ -130,6 +134,28 @@ def decode_result(data: bytes) -> Result:
         WireError: when it is not JSON, or not a result of this contract.
     """
     return _validated(_RESULT.validate_json, data)
+
+
+def encode_result(
+    *,
+    job_id: str,
+    job: str,
+    tries: int,
+    queue: str,
+    done: bool,
+    reply: bytes,
+    enqueued_ms: int,
+    started_ms: int,
+    ended_ms: int,
+) -> bytes:
+    """A job's result, arq's result object: `reply` is JSON, the reply or `{"code": …, "detail": …}`.
+
+    The fields of the message are left out: they hold what no reply may show.
+    """
+    return b'{"t":%d,"f":%s,"a":[],"k":{},"et":%d,"s":%s,"r":%s,"st":%d,"ft":%d,"q":%s,"id":%s}' % (
+        tries, to_json(job), enqueued_ms, b"true" if done else b"false", reply, started_ms, ended_ms, to_json(queue),
+        to_json(job_id),
+    )  # fmt: skip
 
 
 def dumps(envelope: dict[str, Any]) -> bytes:
@@ -191,7 +217,8 @@ def _failure(error: object) -> dict[str, str]:
         return {"code": CANCELLED, "detail": "the job was cancelled"}
     text = str(error)
     if isinstance(error, BaseException) and isinstance(error.__cause__, WireError):
-        return {"code": "undecodable", "detail": str(error.__cause__)}
+        code = "too_large" if isinstance(error.__cause__, TooLargeError) else "undecodable"
+        return {"code": code, "detail": str(error.__cause__)}
     if text == "job expired":
         return {"code": "expired", "detail": "the payload was gone before the job's turn came"}
     if text.startswith("function ") and text.endswith(" not found"):

@@ -3,23 +3,27 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
-from typing import Any
+from typing import Any, cast
 
 import structlog
 import uvloop
 from arq.connections import RedisSettings
-from arq.worker import Worker
 from redis.asyncio.connection import parse_url
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from producers import wire
+from producers.connection import connect
 from worker.database.engine import create_engine, create_sessions, create_tables
 from worker.engine.classify import classify, describe
+from worker.engine.execution import Tick
 from worker.engine.outcome import Release
 from worker.engine.retry import backoff_seconds
 from worker.engine.schedule import run_tick
 from worker.engine.stock import cron_jobs, functions
 from worker.engine.transaction import Transaction
-from worker.jobs import REGISTRY, SCHEDULE, Retention
+from worker.engine.worker import EngineWorker, Options
+from worker.jobs import REGISTRY, SCHEDULE, Retention, ScheduledJob
 from worker.ops import logs
 from worker.settings import Settings, SettingsError
 
@@ -59,7 +63,40 @@ def run(settings: Settings, *, burst: bool = False) -> None:
     """Run a worker in this process until it is told to stop, or, with `burst`, until the queue is empty."""
     logs.configure(settings.log_format, settings.log_level)
     asyncio.set_event_loop(uvloop.new_event_loop())
-    Worker(**worker_settings(settings, burst=burst)).run()
+    engine_worker(settings, burst=burst).run()
+
+
+def engine_worker(settings: Settings, *, burst: bool = False) -> EngineWorker:
+    """This project's worker, for these settings."""
+    arq = worker_settings(settings, burst=burst)
+    del arq["redis_settings"], arq["poll_delay"]
+    return EngineWorker(
+        effects=lambda ctx: cast("Transaction", ctx["transaction"]),
+        ticks=_ticks,
+        database_ready=lambda ctx: _ping(ctx["engine"]),
+        options=Options(
+            concurrency=settings.concurrency,
+            lease_seconds=settings.lease_seconds,
+            max_tries=settings.max_tries,
+            grace_seconds=settings.shutdown_grace_seconds,
+            result_ttl_seconds=settings.result_ttl_seconds,
+            max_payload_bytes=settings.max_payload_bytes,
+        ),
+        redis_pool=connect(settings.redis_url.get_secret_value(), queue=settings.queue),
+        **arq,
+    )
+
+
+def _ticks(ctx: dict[Any, Any]) -> dict[str, Tick]:
+    def tick(job: ScheduledJob) -> Tick:
+        return lambda tick_id: run_tick(ctx | {"job_id": tick_id}, job)
+
+    return {f"cron:{name}": tick(job) for name, job in SCHEDULE.items()}
+
+
+async def _ping(engine: AsyncEngine) -> None:
+    async with engine.connect() as connection:
+        await connection.execute(text("SELECT 1"))
 
 
 def redis_settings(url: str) -> RedisSettings:

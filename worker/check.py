@@ -8,7 +8,8 @@ from sqlalchemy import text
 from producers import keys
 from producers.connection import connect
 from worker.database.engine import create_engine
-from worker.engine.classify import describe
+from worker.engine.classify import classify, describe
+from worker.engine.outcome import Release
 from worker.settings import Settings
 
 TIMEOUT_SECONDS = 3.0
@@ -26,14 +27,19 @@ async def _database(settings: Settings) -> str | None:
         async with asyncio.timeout(TIMEOUT_SECONDS), engine.connect() as connection:
             await connection.execute(text("SELECT 1"))
     except Exception as error:  # noqa: BLE001  # whatever it is, it is the answer
-        return f"database: {describe(error)}"
+        return f"database: {_reason(error)}"
     finally:
         await engine.dispose()
     return None
 
 
 async def _redis(settings: Settings) -> str | None:
-    redis = connect(settings.redis_url.get_secret_value(), queue=settings.queue, answer_timeout_seconds=TIMEOUT_SECONDS)
+    try:
+        redis = connect(
+            settings.redis_url.get_secret_value(), queue=settings.queue, answer_timeout_seconds=TIMEOUT_SECONDS
+        )
+    except ValueError as error:
+        return f"redis: REDIS_URL is {error}"
     try:
         alive = await redis.get(keys.health(settings.queue))
     except (RedisError, OSError) as error:
@@ -44,3 +50,10 @@ async def _redis(settings: Settings) -> str | None:
     if alive is None:
         return f"worker: none has given a sign of life for the queue {settings.queue}: is one running? see its log"
     return None
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, OSError):
+        return f"cannot be reached ({type(error).__name__})"
+    attempt = classify(error)
+    return attempt.detail if isinstance(attempt, Release) else describe(error)

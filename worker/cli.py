@@ -2,11 +2,14 @@
 
 import asyncio
 import os
+import signal
 import sys
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
+from redis.exceptions import RedisError
 from rich.console import Console
 
 from producers.contract import asyncapi_json
@@ -32,25 +35,30 @@ errors = Console(stderr=True, highlight=False)
 Concurrency = Annotated[int | None, typer.Option(help="Sessions at once; default: `WORKER_CONCURRENCY`, or 16.")]
 Burst = Annotated[bool, typer.Option("--burst", help="End as soon as the queue is empty.")]
 Ephemeral = Annotated[bool, typer.Option("--ephemeral", help="Fresh servers on free ports; their data is removed.")]
+Folder = Annotated[
+    Path | None,
+    typer.Option(metavar="FOLDER", help="Keep the servers' data here; default: a folder of yours.", show_default=False),
+]
 
 
 @app.command()
 def run(concurrency: Concurrency = None, burst: Burst = False) -> None:
     """Run jobs until SIGTERM. Needs `DATABASE_URL` and `REDIS_URL`."""
-    worker_app.run(_settings(concurrency=concurrency), burst=burst)
+    _run(_settings(concurrency=concurrency), burst=burst)
 
 
 @app.command()
 def dev(
     concurrency: Concurrency = None,
     ephemeral: Ephemeral = False,
+    folder: Folder = None,
 ) -> None:
     """Run jobs on a PostgreSQL and a Valkey of its own, and print their URLs for other terminals.
 
-    The data stays in a folder of yours between runs, unless `--ephemeral`.
+    The data stays between runs, unless `--ephemeral`.
     """
     with ExitStack() as stack:
-        urls = _embedded(stack, ephemeral=ephemeral)
+        urls = _embedded(stack, folder, ephemeral=ephemeral)
         settings = _settings(
             concurrency=concurrency,
             DATABASE_URL=urls["DATABASE_URL"],
@@ -62,7 +70,7 @@ def dev(
         if sys.stdout.isatty():
             typer.echo("Paste these two lines into another terminal, then: python -m producers --help")
         sys.stdout.flush()
-        worker_app.run(settings)
+        _run(settings)
 
 
 @app.command()
@@ -70,13 +78,14 @@ def demo(
     jobs: Annotated[int, typer.Option(min=20, max=1_000_000, help="How many jobs, of all six kinds.")] = 2000,
     concurrency: Concurrency = None,
     ephemeral: Ephemeral = False,
+    folder: Folder = None,
 ) -> None:
     """Run a mixed load of all six jobs end to end on real servers, and check it against the database.
 
     Ends with 0 only if every job is accounted for.
     """
     with ExitStack() as stack:
-        urls = _embedded(stack, ephemeral=ephemeral)
+        urls = _embedded(stack, folder, ephemeral=ephemeral)
         settings = _settings(concurrency=concurrency, DATABASE_URL=urls["DATABASE_URL"], REDIS_URL=urls["REDIS_URL"])
         accounted = worker_demo.run(settings, jobs, urls)
     raise typer.Exit(0 if accounted else 1)
@@ -106,20 +115,35 @@ def _settings(**values: Any) -> Settings:
         _stop(str(error))
 
 
-def _embedded(stack: ExitStack, *, ephemeral: bool) -> dict[str, str]:
+def _run(settings: Settings, *, burst: bool = False) -> None:
+    try:
+        worker_app.run(settings, burst=burst)
+    except RedisError as error:
+        _stop(f"Redis is away: {error}; no job is lost: start the worker again when Redis is back", code=1)
+
+
+def _embedded(stack: ExitStack, folder: Path | None, *, ephemeral: bool) -> dict[str, str]:
     from worker.embedded import EmbeddedError, EmbeddedServers  # noqa: PLC0415  # an extra, for development only
 
+    if folder is not None and ephemeral:
+        _stop("give --folder or --ephemeral: data is either kept or removed")
+    # Until a worker takes the signal itself: what was started is ended, and what was made is removed.
+    signal.signal(signal.SIGTERM, _terminated)
     try:
-        urls = stack.enter_context(EmbeddedServers(ephemeral=ephemeral)).urls
+        urls = stack.enter_context(EmbeddedServers(folder, ephemeral=ephemeral)).urls
     except EmbeddedError as error:
         _stop(str(error))
     return {"DATABASE_URL": urls.database, "REDIS_URL": urls.redis}
+
+
+def _terminated(signum: int, _frame: object) -> NoReturn:
+    raise SystemExit(128 + signum)
 
 
 def _format_for_people() -> str:
     return "console" if sys.stdout.isatty() else "json"
 
 
-def _stop(text: str) -> NoReturn:
+def _stop(text: str, *, code: int = 2) -> NoReturn:
     errors.print(text, style="red", soft_wrap=True, markup=False)
-    raise typer.Exit(2)
+    raise typer.Exit(code)

@@ -15,7 +15,13 @@ class SettingsError(Exception):
 
 
 def _redis_url(url: SecretStr) -> SecretStr:
-    if urlsplit(url.get_secret_value()).scheme not in {"redis", "rediss", "unix"}:
+    try:
+        parts = urlsplit(url.get_secret_value())
+        _ = parts.port  # is read, and may be wrong, only now
+    except ValueError:
+        # Its text repeats what it took for a host or a port: a part of the password, if that was not escaped.
+        raise ValueError("not a Redis URL: redis://:password@host:6379/0") from None
+    if parts.scheme not in {"redis", "rediss", "unix"}:
         raise ValueError("must be a redis://, rediss:// or unix:// URL")
     return url
 

@@ -1,12 +1,13 @@
 """The Lua scripts of this package, one operation a file, and how a script is called."""
 
 import hashlib
+from collections.abc import Sequence
 from importlib.resources import files
 from typing import Any
 
 from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import NoScriptError, RedisError
+from redis.exceptions import InvalidResponse, NoScriptError, RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 
@@ -17,22 +18,24 @@ class NotSent(RedisError):
 class Script:
     """A Lua script that Redis keeps by its hash, sent again whenever Redis has forgotten it."""
 
-    def __init__(self, package: str, name: str) -> None:
-        self._source = files(package).joinpath(name).read_bytes()
+    def __init__(self, package: str, *names: str) -> None:
+        """Read the script from a package; several files are one script, one after the other."""
+        self._source = b"\n".join(files(package).joinpath(name).read_bytes() for name in names)
         self._sha = hashlib.sha1(self._source, usedforsecurity=False).hexdigest()
 
-    async def __call__(self, redis: Redis, keys: list[str], args: list[str | bytes | int]) -> Any:
+    async def __call__(self, redis: Redis, keys: Sequence[str], args: Sequence[str | bytes | int]) -> Any:
         """Run the script and return what it returns.
 
         Raises:
             NotSent: when there was no connection, so that nothing can have happened.
-            ConnectionError, TimeoutError: (of redis) when the answer was lost, so that it may have happened.
+            ConnectionError, TimeoutError, InvalidResponse: (of redis) when the answer was lost, so that it may have
+                happened.
             ResponseError: (of redis) when Redis refused.
         """
         pool = redis.connection_pool
         try:
-            connection = await pool.get_connection("EVALSHA")
-        except (RedisConnectionError, RedisTimeoutError, OSError) as error:
+            connection = await pool.get_connection()
+        except (RedisConnectionError, RedisTimeoutError, InvalidResponse, OSError) as error:
             raise NotSent(str(error)) from error
         try:
             try:

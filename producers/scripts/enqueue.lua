@@ -5,7 +5,7 @@
 -- then three for each job:
 --   job              string: the payload
 --   result           string: the outcome, when the job has ended already
---   idempotency      string with expiry: hex digest of the content; the job's own key when the job has none
+--   idempotency      string with expiry: the digest, see below; the job's own key when the job has none
 -- ARGV[1]  wake      channel to publish on when something is due at once
 -- ARGV[2]  max_queued  refuse when the queue holds this many; 0: no bound
 -- ARGV[3]  idempotency_ms  how long an idempotency key is remembered
@@ -13,7 +13,7 @@
 --   id, payload
 --   delay_ms         due this long after Redis's now; 0: not delayed
 --   due_ms           due at this time of the Unix clock; 0: no such time
---   digest           hex digest of the content; '' for a job without an idempotency key
+--   digest           what the idempotency key stands for; '' for a job without one
 --
 -- Returns one number a job: 1 accepted, 0 known already (queued, running or ended), -1 conflict, -2 queue full.
 --
@@ -43,12 +43,12 @@ for i = 1, jobs do
   elseif max_queued > 0 and queued >= max_queued then
     answers[i] = -2
   else
-    local score_ms
-    if due_ms > 0 then
-      score_ms = due_ms
-    elseif delay_ms > 0 then
+    local score_ms = due_ms
+    if delay_ms > 0 then
       score_ms = now_us / 1000 + delay_ms
-    else
+    end
+    -- A time that has passed already is now: else the job would overtake those that were accepted before it.
+    if score_ms * 1000 <= now_us then
       -- Strictly increasing, also when Redis's clock steps back: two jobs never tie.
       last_us = math.max(now_us, last_us + 1)
       score_ms = last_us / 1000

@@ -1,7 +1,7 @@
 """Users: create, read, update, delete. Every function takes a session and leaves the commit to its owner."""
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import any_, delete, func, select, update
@@ -38,7 +38,8 @@ async def create_user(session: AsyncSession, user: CreateUser) -> User:
     Raises:
         IntegrityError: (of SQLAlchemy) when the e-mail address or the username is taken.
     """
-    row = User(**user.model_dump(), inactive_since=None if user.is_active else func.now())
+    # The worker's time: an expression as a value would not come back with the insert, and reading it would raise.
+    row = User(**user.model_dump(), inactive_since=None if user.is_active else datetime.now(UTC))
     session.add(row)
     await session.flush()
     return row

@@ -28,7 +28,8 @@ from worker.demo.report import Report, Tally, Truth, as_json, summary, table
 from worker.settings import Settings
 
 QUEUE = "demo:queue"
-RESULT_TIMEOUT_SECONDS = 300.0
+# No outcome of any job for so long, and nothing more will come. Above the longest delay before a second try.
+PATIENCE_SECONDS = 120.0
 
 
 def run(settings: Settings, jobs: int, urls: dict[str, str]) -> bool:
@@ -134,18 +135,24 @@ class _Waves:
         self._task = progress.add_task("starting", total=jobs)
         self._report = report
         self._started = time.monotonic()
+        self._patience = asyncio.timeout(None)
 
     async def send(self, name: str, steps: list[Step]) -> list[int]:
         """Send the jobs of a wave, wait for all of them, and return the ids that its creations gave, in order."""
         self._progress.update(self._task, description=name)
         handles = await self._producer.enqueue_many([step.message for step in steps])
-        outcomes = await asyncio.gather(*(self._follow(handle) for handle in handles))
+        try:
+            async with asyncio.timeout(PATIENCE_SECONDS) as self._patience:
+                outcomes = await asyncio.gather(*(self._follow(handle) for handle in handles))
+        except TimeoutError:
+            raise DemoError(f"No job came to its outcome for {PATIENCE_SECONDS:g} s.") from None
         for step, outcome in zip(steps, outcomes, strict=True):
             self._count(step, outcome)
         return [outcome.r["id"] for outcome in outcomes if outcome.s and "id" in outcome.r]
 
     async def _follow(self, handle: JobHandle[Any]) -> Result:
-        outcome = await handle.outcome(RESULT_TIMEOUT_SECONDS)
+        outcome = await handle.outcome()
+        self._patience.reschedule(asyncio.get_running_loop().time() + PATIENCE_SECONDS)
         if not self._report.first_done_seconds:
             self._report.first_done_seconds = time.monotonic() - self._started
         self._progress.advance(self._task)

@@ -45,8 +45,7 @@ def classify(error: Exception) -> Rejected | Retry | Release:
             return _rejected(sqlstate, error)
         if key := _listed(sqlstate, _RELEASED):
             return Release(f"{_RELEASED[key]} (SQLSTATE {sqlstate})")
-    if isinstance(error, DBAPIError) and (error.connection_invalidated or sqlstate is None):
-        # A driver's error without a state of the server's: the connection broke under it.
+    if isinstance(error, DBAPIError) and error.connection_invalidated:
         return Release("the connection to the database was lost")
     if isinstance(error, TimeoutError):
         return Retry("timeout", describe(error))
@@ -106,8 +105,9 @@ def _sqlstate(error: BaseException) -> str | None:
 def _chain(error: BaseException) -> Iterator[BaseException]:
     """The exception and what caused it; SQLAlchemy's wrapper has asyncpg's own as its `orig`."""
     seen: set[int] = set()
-    link: BaseException | None = error
-    while link is not None and id(link) not in seen and len(seen) < 10:  # noqa: PLR2004  # a bound, not a number
+    link: object = error
+    while isinstance(link, BaseException) and id(link) not in seen and len(seen) < 10:  # noqa: PLR2004  # a bound, not a number
         seen.add(id(link))
         yield link
-        link = getattr(link, "orig", None) or link.__cause__
+        orig = getattr(link, "orig", None)
+        link = orig if isinstance(orig, BaseException) else link.__cause__

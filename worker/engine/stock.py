@@ -4,25 +4,26 @@ arq claims, counts and answers in its own way; the transaction underneath is our
 all the same. What arq cannot do (order per key, dead letters kept whole, leases) it does not do here either.
 """
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
 from typing import Any, cast
 
-import structlog
 from arq.cron import CronJob, cron
 from arq.typing import WorkerCoroutine
 from arq.worker import Function, func
 from arq.worker import Retry as ArqRetry
 from pydantic_core import from_json
+from redis.exceptions import RedisError
 
 from producers import keys
 from producers.errors import JobDead, JobRejected
+from worker.engine.journal import log_attempt
 from worker.engine.outcome import Attempt, Dead, Done, Rejected, Release, Retry
 from worker.engine.retry import backoff_seconds
 from worker.engine.transaction import Claim, Transaction
 from worker.jobs.registry import JobType, ScheduledJob
-
-log = structlog.get_logger("worker.job")
 
 RELEASE_SECONDS = 1.0
 
@@ -35,8 +36,9 @@ ARQ_MAX_TRIES = 1_000_000
 
 def functions(registry: Iterable[JobType], timeout_seconds: float) -> list[Function]:
     """One arq function a kind of job; they find the `Transaction` in arq's context."""
+    limit_seconds = timeout_seconds + ARQ_EXTRA_SECONDS
     return [
-        func(_function(job.name), name=job.name, timeout=timeout_seconds + ARQ_EXTRA_SECONDS, max_tries=ARQ_MAX_TRIES)
+        func(_function(job.name, limit_seconds), name=job.name, timeout=limit_seconds, max_tries=ARQ_MAX_TRIES)
         for job in registry
     ]
 
@@ -68,13 +70,19 @@ def cron_jobs(
     return jobs
 
 
-def _function(name: str) -> WorkerCoroutine:
+def _function(name: str, limit_seconds: float) -> WorkerCoroutine:
     async def run(ctx: dict[Any, Any], /, *_: Any, **fields: Any) -> Any:
         transaction: Transaction = ctx["transaction"]
         claim = Claim(ctx["job_id"], name, fields, ctx["job_try"])
         started = time.monotonic()
         wait_ms = max(0.0, time.time() * 1000 - ctx["score"])
-        attempt = await transaction.run(claim)
+        try:
+            attempt = await transaction.run(claim)
+        except asyncio.CancelledError:
+            # arq stops, or has waited for long enough, which it would take for the job's end: but a COMMIT may be under
+            # way, and the ledger knows. Only a job that does not heed its own time limit has used up a try.
+            overran = time.monotonic() - started >= limit_seconds and not claim.committing
+            attempt = Retry("timeout", "it did not end in time") if overran else Release("the worker ended it")
         log_attempt(claim, attempt, wait_ms=wait_ms, run_ms=(time.monotonic() - started) * 1000)
         return await _answer(ctx, claim, attempt)
 
@@ -93,30 +101,7 @@ async def _answer(ctx: dict[str, Any], claim: Claim, attempt: Attempt) -> Any:
         case Retry():
             raise ArqRetry(defer=backoff_seconds(claim.tries))
         case Release():
-            # arq counted this try when it began.
-            await ctx["redis"].decr(keys.retry(claim.job_id))
+            # arq counted this try when it began. Should Redis be away as well, it stays counted.
+            with suppress(RedisError, OSError):
+                await ctx["redis"].decr(keys.retry(claim.job_id))
             raise ArqRetry(defer=RELEASE_SECONDS)
-
-
-def log_attempt(claim: Claim, attempt: Attempt, *, wait_ms: float, run_ms: float) -> None:
-    """The one line that a job leaves in the log each time it was tried."""
-    line: dict[str, Any] = {
-        "job_id": claim.job_id,
-        "job": claim.job,
-        "try": claim.tries,
-        "wait_ms": round(wait_ms, 1),
-        "run_ms": round(run_ms, 1),
-    }
-    if claim.redelivered:
-        line["redelivered"] = True
-    match attempt:
-        case Done():
-            log.info("job_done", outcome="done", **line)
-        case Rejected(code, detail):
-            log.info("job_rejected", outcome="rejected", code=code, detail=detail, **line)
-        case Dead(code, detail):
-            log.error("job_dead", outcome="dead", code=code, detail=detail, **line)
-        case Retry(code, detail):
-            log.warning("job_retried", outcome="retry", code=code, detail=detail, **line)
-        case Release(detail):
-            log.warning("job_released", outcome="release", detail=detail, **line)

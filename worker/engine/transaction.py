@@ -85,14 +85,16 @@ class Transaction:
             return await self._settle(claim, attempt, digest)
         return attempt
 
+    async def settle(self, claim: Claim, outcome: Dead) -> Outcome | Release:
+        """Write down the outcome of a job that cannot be tried; should it have one already, that one is returned."""
+        return await self._settle(claim, outcome, None)
+
     async def _attempt(self, claim: Claim, job: JobType, message: Message[Any], digest: bytes) -> Attempt:
+        connection: AsyncConnection | None = None
         async with self._sessions() as session:
             try:
                 async with asyncio.timeout(self._timeout_seconds):
-                    try:
-                        connection = await session.connection()
-                    except (OSError, TimeoutError):
-                        return Release("the database cannot be reached")
+                    connection = await session.connection()
                     if not await ledger.enter(connection, Entry(claim.job_id, claim.job, "done", digest=digest)):
                         return await self._stored(connection, claim, digest)
                     reply = (await job.handler(session, message)).model_dump_json()
@@ -102,7 +104,11 @@ class Transaction:
                 await session.commit()
             except Exception as error:  # noqa: BLE001  # every exception is told apart by the table
                 await _roll_back(session)
-                return classify(error)
+                attempt = classify(error)
+                if connection is None and not isinstance(attempt, Release):
+                    # Whatever kept it from a connection, the job was not tried.
+                    return Release("the database cannot be reached")
+                return attempt
         return Done(reply)
 
     async def _settle(self, claim: Claim, outcome: Rejected | Dead, digest: bytes | None) -> Outcome | Release:

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import structlog
 
+from producers import ids
 from worker.engine.classify import describe
 
 # What arq says of itself and not of a job. Its lines for each job hold arguments and results; ours say the rest.
@@ -70,6 +71,11 @@ class _ArqFilter(logging.Filter):
         if "function %r not found" in text:
             # The name is whatever somebody wrote into Redis.
             record.msg, record.args = "job of an unknown name", ()
+        elif isinstance(record.args, tuple):
+            # So is an id, unless it has an id's form (as has arq's `<job id>:<name of the job>`).
+            record.args = tuple(
+                "(no job id)" if isinstance(arg, str) and not ids.is_job_id(arg) else arg for arg in record.args
+            )
         return True
 
 

@@ -1,0 +1,186 @@
+"""From a claimed job to its settlement: decode, try, tell the log, write the result."""
+
+import asyncio
+import json
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Protocol, assert_never
+
+from producers import ids, keys, wire
+from producers.errors import CANCELLED
+from worker.engine.classify import classify, describe
+from worker.engine.journal import log_attempt
+from worker.engine.outcome import Attempt, Dead, Done, Outcome, Rejected, Release, Retry
+from worker.engine.queue import Burial, Claimed, Completion, PayloadState
+from worker.engine.retry import backoff_seconds
+from worker.engine.settler import GiveBack, RetryLater, Settlement
+from worker.engine.transaction import Claim
+
+_NO_PAYLOAD = {
+    PayloadState.MISSING: Dead("expired", "the payload was gone before the job's turn came"),
+    PayloadState.TOO_LARGE: Dead("too_large", "the payload is larger than WORKER_MAX_PAYLOAD_BYTES"),
+    PayloadState.FOREIGN: Dead("undecodable", "the payload's key is no string"),
+}
+
+
+class Effects(Protocol):
+    """What gives claims their effects: `Transaction`, or a stand-in that has none."""
+
+    async def run(self, claim: Claim) -> Attempt:
+        """Try a job once; raises only when it is cancelled."""
+
+    async def settle(self, claim: Claim, outcome: Dead) -> Outcome | Release:
+        """Write down the outcome of a job that cannot be tried, unless it has one already."""
+
+
+Tick = Callable[[str], Awaitable[None]]
+"""Runs a scheduled job for the tick of this id."""
+
+
+@dataclass(slots=True, eq=False)
+class Job:
+    """A job under way in this worker."""
+
+    claimed: Claimed
+    claim: Claim
+    headers: Mapping[str, str] = field(default_factory=dict)
+    enqueued_ms: int = 0
+    started_ms: float = 0.0
+    """0 until it is tried: it has been claimed ahead."""
+    task: "asyncio.Task[None] | None" = None
+    cancelled: bool = False
+    """Somebody wants it cancelled."""
+    lost: bool = False
+    """Its lease ended while it ran: it is another worker's."""
+
+    @classmethod
+    def of(cls, claimed: Claimed) -> "Job":
+        job_id = claimed.lease.job_id.decode("utf-8", "backslashreplace")
+        return cls(claimed, Claim(job_id, "unknown", {}, claimed.tries))
+
+
+class Execution:
+    """Tries jobs and says how each is to be settled.
+
+    Args:
+        effects: gives jobs their effects.
+        ticks: runs scheduled jobs, by the names that they have in the queue.
+        queue: the queue's name.
+        worker: this worker's name, for dead letters.
+        database_lost: told why, whenever a job could not be tried.
+    """
+
+    def __init__(
+        self,
+        effects: Effects,
+        ticks: Mapping[str, Tick],
+        *,
+        queue: str,
+        worker: str,
+        database_lost: Callable[[str], None],
+    ) -> None:
+        self._effects = effects
+        self._ticks = ticks
+        self._queue = queue
+        self._worker = worker
+        self._database_lost = database_lost
+
+    async def run(self, job: Job) -> Settlement | None:
+        """Try a job to its settlement; None when there is nothing to settle, for it is another worker's."""
+        job.started_ms = time.time() * 1000
+        try:
+            attempt = await self._attempt(job)
+        except asyncio.CancelledError:
+            if job.lost:
+                return None
+            if not job.cancelled:
+                attempt = Release("the worker stops")
+            else:
+                return self._cancelled(job)
+        ended_ms = time.time() * 1000
+        wait_ms = max(0.0, job.started_ms - float(job.claimed.lease.score))
+        log_attempt(job.claim, attempt, wait_ms=wait_ms, run_ms=ended_ms - job.started_ms)
+        return self._settlement(job, attempt, round(ended_ms))
+
+    async def _attempt(self, job: Job) -> Attempt:
+        claim, claimed = job.claim, job.claimed
+        if claimed.payload is None:
+            return await self._end(claim, _NO_PAYLOAD[claimed.state])
+        try:
+            envelope = wire.decode(claimed.payload)
+        except wire.WireError as error:
+            return await self._end(claim, Dead("undecodable", str(error)))
+        claim.job, claim.fields = envelope.f, envelope.k
+        job.headers, job.enqueued_ms = envelope.h, envelope.et
+        if (tick := self._ticks.get(claim.job)) is not None:
+            return await _run_tick(tick, claim.job_id)
+        return await self._effects.run(claim)
+
+    async def _end(self, claim: Claim, outcome: Dead) -> Attempt:
+        # What is no job id may be anything at all, so it is not written down.
+        return await self._effects.settle(claim, outcome) if ids.is_job_id(claim.job_id) else outcome
+
+    def _settlement(self, job: Job, attempt: Attempt, ended_ms: int) -> Settlement:
+        lease = job.claimed.lease
+        match attempt:
+            case Done(reply):
+                return Completion(
+                    lease, self._result(job, reply.encode(), done=True, ended_ms=ended_ms), self._channel(job)
+                )
+            case Rejected(code, detail):
+                result = self._result(job, _failure(code, detail), done=False, ended_ms=ended_ms)
+                return Completion(lease, result, self._channel(job))
+            case Dead(code, detail):
+                result = self._result(job, _failure(code, detail), done=False, ended_ms=ended_ms)
+                return Burial(lease, result, self._channel(job), self._letter(job, attempt))
+            case Retry():
+                return RetryLater(lease, round(backoff_seconds(job.claim.tries) * 1000))
+            case Release(detail):
+                self._database_lost(detail)
+                return GiveBack(lease)
+            case _:
+                assert_never(attempt)
+
+    def _cancelled(self, job: Job) -> Settlement:
+        result = self._result(
+            job, _failure(CANCELLED, "the job was cancelled"), done=False, ended_ms=round(time.time() * 1000)
+        )
+        return Completion(job.claimed.lease, result, self._channel(job))
+
+    def _result(self, job: Job, reply: bytes, *, done: bool, ended_ms: int) -> bytes:
+        return wire.encode_result(
+            job_id=job.claim.job_id, job=job.claim.job, tries=job.claim.tries, queue=self._queue, done=done,
+            reply=reply, enqueued_ms=job.enqueued_ms, started_ms=round(job.started_ms), ended_ms=ended_ms,
+        )  # fmt: skip
+
+    def _channel(self, job: Job) -> str:
+        producer = job.headers.get("producer")
+        return keys.results(self._queue, producer) if producer else ""
+
+    def _letter(self, job: Job, dead: Dead) -> bytes:
+        return json.dumps(
+            {
+                "job": job.claim.job,
+                "code": dead.code,
+                "detail": dead.detail,
+                "tries": job.claim.tries,
+                "enqueued_ms": job.enqueued_ms,
+                "died_at": datetime.now(UTC).isoformat(timespec="milliseconds"),
+                "worker": self._worker,
+            }
+        ).encode()
+
+
+async def _run_tick(tick: Tick, tick_id: str) -> Attempt:
+    try:
+        await tick(tick_id)
+    except Exception as error:  # noqa: BLE001  # told apart by the table; the tick itself has logged it
+        attempt = classify(error)
+        return attempt if isinstance(attempt, Release) else Dead("failed", describe(error))
+    return Done("null")
+
+
+def _failure(code: str, detail: str) -> bytes:
+    return json.dumps({"code": code, "detail": detail}).encode()

@@ -1,0 +1,164 @@
+"""The queue in Redis, with types: claim, renew, settle. The scripts say how each is kept safe."""
+
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any
+
+from redis.asyncio import Redis
+
+from producers import keys
+from producers.scripts import Script
+from worker.engine.scripts import BURY, CLAIM, COMPLETE, RELEASE, RENEW, RETRY, SWEEP
+
+Arguments = Sequence[str | bytes | int]
+
+
+class PayloadState(IntEnum):
+    """What became of fetching a payload."""
+
+    FETCHED = 0
+    MISSING = 1
+    TOO_LARGE = 2
+    FOREIGN = 3
+    """The payload's key is of a type other than string."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """A claim as Redis knows it. The id is bytes: what is in the queue need not be a job id, nor text."""
+
+    job_id: bytes
+    token: bytes
+    score: bytes
+    """The score that the job had when it was claimed, as Redis prints it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """A job that was claimed, as it was found."""
+
+    lease: Lease
+    payload: bytes | None
+    state: PayloadState
+    tries: int
+
+
+@dataclass(frozen=True, slots=True)
+class Claims:
+    """The answer to a claim."""
+
+    jobs: list[Claimed]
+    next_due_ms: int | None
+    """How long until something in the queue is due, a lease's end included; None: nothing is."""
+
+
+class Renewal(IntEnum):
+    """What became of renewing a lease."""
+
+    LOST = 0
+    RENEWED = 1
+    CANCEL = 2
+    """Renewed, and somebody wants the job cancelled."""
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """A job that ended, its result, and the channel that its producer listens on (empty: none)."""
+
+    lease: Lease
+    result: bytes
+    channel: str
+
+
+@dataclass(frozen=True, slots=True)
+class Burial:
+    """A job that died, its result, its producer's channel, and the letter that says what is known of its death."""
+
+    lease: Lease
+    result: bytes
+    channel: str
+    letter: bytes
+
+
+class Queue:
+    """One queue. Every method is one round trip, and raises what `Script` raises.
+
+    Args:
+        redis: the client.
+        name: the queue's name.
+        lease_ms: how long a claim lasts unless renewed.
+        result_ms: how long results are kept.
+        max_payload_bytes: larger payloads are not fetched.
+    """
+
+    def __init__(self, redis: Redis, name: str, *, lease_ms: int, result_ms: int, max_payload_bytes: int) -> None:
+        self._redis = redis
+        self._keys = [name]
+        self._wake = keys.wake(name)
+        self._lease_ms = lease_ms
+        self._result_ms = result_ms
+        self._max_payload_bytes = max_payload_bytes
+
+    async def claim(self, count: int) -> Claims:
+        """Claim at most `count` due jobs."""
+        token = secrets.token_hex(8).encode()
+        answer = await self._run(CLAIM, [count, self._lease_ms, token, self._max_payload_bytes])
+        jobs = [
+            Claimed(Lease(job_id, token, score), payload, PayloadState(state), tries)
+            for job_id, payload, tries, score, state in zip(*(answer[first::5] for first in range(1, 6)), strict=True)
+        ]
+        return Claims(jobs, None if answer[0] < 0 else answer[0])
+
+    async def renew(self, leases: Sequence[Lease]) -> list[Renewal]:
+        """Renew leases; what became of each."""
+        arguments: list[str | bytes | int] = [self._lease_ms]
+        for lease in leases:
+            arguments += lease.job_id, lease.token
+        return [Renewal(answer) for answer in await self._run(RENEW, arguments)]
+
+    async def complete(self, completions: Sequence[Completion]) -> list[bool]:
+        """Settle jobs that ended, done or rejected; whether each was still held."""
+        arguments: list[str | bytes | int] = [self._result_ms]
+        for item in completions:
+            arguments += item.lease.job_id, item.lease.token, item.result, item.channel
+        return _held(await self._run(COMPLETE, arguments))
+
+    async def retry(self, retries: Sequence[tuple[Lease, int]]) -> list[bool]:
+        """Settle claims whose try failed, each with the milliseconds until the next; whether each was still held."""
+        arguments: list[str | bytes | int] = []
+        for lease, delay_ms in retries:
+            arguments += lease.job_id, lease.token, delay_ms
+        return _held(await self._run(RETRY, arguments))
+
+    async def release(self, leases: Sequence[Lease], *, wake: bool = True) -> list[bool]:
+        """Give claims back, uncounted; whether each was still held."""
+        arguments: list[str | bytes | int] = [self._wake if wake else ""]
+        for lease in leases:
+            arguments += lease.job_id, lease.token, lease.score
+        return _held(await self._run(RELEASE, arguments))
+
+    async def bury(self, burials: Sequence[Burial]) -> list[bool]:
+        """Settle jobs that are dead; whether each was still held."""
+        arguments: list[str | bytes | int] = [self._result_ms]
+        for item in burials:
+            arguments += item.lease.job_id, item.lease.token, item.result, item.channel, item.letter
+        return _held(await self._run(BURY, arguments))
+
+    async def sweep(self) -> int:
+        """Free ordering keys whose holders were taken out of the queue by hand; how many there were."""
+        cursor = b"0"
+        freed = 0
+        while True:
+            cursor, found = await self._run(SWEEP, [cursor])
+            freed += int(found)
+            if cursor == b"0":
+                return freed
+
+    async def _run(self, script: Script, arguments: Arguments) -> Any:
+        return await script(self._redis, self._keys, arguments)
+
+
+def _held(answers: list[int]) -> list[bool]:
+    return [answer == 1 for answer in answers]

@@ -1,0 +1,21 @@
+"""The Lua scripts of the engine, one operation a file.
+
+They compose the names of a job's keys from the id that they find in the queue, so all keys are on one Redis node.
+"""
+
+from producers.scripts import Script
+
+
+def _script(name: str) -> Script:
+    return Script(__package__, "job.lua", f"{name}.lua")
+
+
+CLAIM = _script("claim")
+RENEW = _script("renew")
+COMPLETE = _script("complete")
+RETRY = _script("retry")
+RELEASE = _script("release")
+BURY = _script("bury")
+SWEEP = _script("sweep")
+REPLAY = _script("replay")
+CANCEL = _script("cancel")

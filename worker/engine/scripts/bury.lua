@@ -1,0 +1,37 @@
+-- Settle jobs that are dead: keep each as a dead letter, store its result, let the next of its key come.
+--
+-- KEYS[1]  queue
+-- ARGV[1]  result_ms  how long a result is kept
+-- ARGV[2…] id, token, result, channel, letter (JSON: what is known of the death) of each claim
+--
+-- The payload is renamed, not copied: whatever it is, of whatever type and size, it is kept whole under
+-- arq:dead:<id>. The letters are in the hash <queue>:dead-letters, their times of death in the sorted set <queue>:dead.
+--
+-- Returns for each claim: 1 settled; 0 not held any more, nothing was changed.
+-- Safe to repeat: the second time the token is gone and nothing is changed.
+
+local dead, letters = queue .. ':dead', queue .. ':dead-letters'
+local now = now_ms()
+redis.call('ZCARD', dead)   -- both fail here, before the first write,
+redis.call('HLEN', letters) -- should the keys be of another type
+
+local answers = {}
+for i = 2, #ARGV, 5 do
+  local id, token, result, channel, letter = unpack(ARGV, i, i + 4)
+  if holds(id, token) then
+    if redis.call('EXISTS', job_key(id)) == 1 then
+      redis.call('RENAME', job_key(id), 'arq:dead:' .. id)
+      redis.call('PERSIST', 'arq:dead:' .. id)
+    end
+    redis.call('ZADD', dead, as_score(now), id)
+    redis.call('HSET', letters, id, letter)
+    redis.call('SET', result_key(id), result, 'PX', ARGV[1])
+    leave(id)
+    tell(channel, id)
+    answers[#answers + 1] = 1
+  else
+    answers[#answers + 1] = 0
+  end
+end
+tell_all()
+return answers

@@ -1,0 +1,92 @@
+-- Claim due jobs, in the order of their scores, under a lease.
+--
+-- KEYS[1]  queue
+-- ARGV[1]  count      at most so many jobs
+-- ARGV[2]  lease_ms   how long the claim lasts unless renewed
+-- ARGV[3]  token      random, of this call alone
+-- ARGV[4]  max_bytes  a larger payload is not fetched
+--
+-- Returns the milliseconds until something in the queue is due again (-1: nothing is), then five values a job:
+--   id, the payload (or false), tries begun (this one included), the score it had,
+--   state: 0 payload, 1 no payload, 2 too large, 3 a key of another type
+--
+-- A claimed job's score is the end of its lease: it is out of sight of all workers and comes back by itself. A due job
+-- whose ordering key is held by another job of the queue is parked: listed under the key, its score out of reach. Each
+-- job is parked at most once, so a hot key costs the others nothing.
+--
+-- Safe to repeat: what an answer that was lost had claimed comes back when its lease ends; one try of it is counted.
+
+local count, lease_ms, token, max_bytes = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3], tonumber(ARGV[4])
+local now = now_ms()
+local until_score = as_score(now + lease_ms)
+-- Parking is cheap, but one call must not hold Redis up for as long as the longest key is.
+local looks_left = count + 2000
+
+redis.call('HLEN', holders) -- fails here, before the first write, should the key be of another type
+
+local claimed, found = {-1}, 0
+
+local function park(id, score, key)
+  if type(redis.pcall('ZADD', parked_key(key), score, id)) == 'table' then
+    redis.call('DEL', parked_key(key)) -- of another type: nobody's but a stranger's
+    redis.call('ZADD', parked_key(key), score, id)
+  end
+  redis.call('ZADD', queue, PARKED_MS, id)
+end
+
+-- Whether the job may run now as far as its ordering key goes; if not, it is parked.
+local function has_turn(id, score)
+  local key = ordering_key(id)
+  if not key then return true end
+  local holder = redis.call('HGET', holders, key)
+  if holder == id then return true end
+  if holder and redis.call('ZSCORE', queue, holder) then
+    park(id, score, key)
+    return false
+  end
+  if holder and redis.pcall('ZCARD', parked_key(key)) ~= 0 then
+    -- The holder was taken out of the queue by hand; those who wait for it come first.
+    park(id, score, key)
+    pass_on(key)
+    return false
+  end
+  redis.call('HSET', holders, key, id)
+  return true
+end
+
+local function fetch(id)
+  local size = redis.pcall('STRLEN', job_key(id))
+  if type(size) == 'table' then return false, 3 end
+  if size > max_bytes then return false, 2 end
+  local payload = redis.call('GET', job_key(id))
+  return payload, payload and 0 or 1
+end
+
+while found < count and looks_left > 0 do
+  local due = redis.call('ZRANGE', queue, '-inf', as_score(now), 'BYSCORE', 'LIMIT', 0,
+    math.min(count - found, looks_left), 'WITHSCORES')
+  if #due == 0 then break end
+  for i = 1, #due, 2 do
+    local id, score = due[i], due[i + 1]
+    looks_left = looks_left - 1
+    if has_turn(id, score) then
+      local tries = redis.pcall('INCR', tries_key(id))
+      if type(tries) == 'table' then -- not a number: a stranger's
+        redis.call('SET', tries_key(id), '1')
+        tries = 1
+      end
+      redis.call('SET', lease_key(id), token, 'PX', ARGV[2])
+      redis.call('ZADD', queue, until_score, id)
+      local payload, state = fetch(id)
+      local at = 5 * found + 2
+      claimed[at], claimed[at + 1], claimed[at + 2], claimed[at + 3], claimed[at + 4] = id, payload, tries, score, state
+      found = found + 1
+    end
+  end
+end
+
+local following = redis.call('ZRANGE', queue, 0, 0, 'WITHSCORES')
+if following[2] and tonumber(following[2]) < tonumber(PARKED_MS) then
+  claimed[1] = math.max(0, math.ceil(tonumber(following[2]) - now))
+end
+return claimed

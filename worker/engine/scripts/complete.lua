@@ -1,0 +1,24 @@
+-- Settle jobs that have their outcome: store the result, take them out of the queue, let the next of each key come.
+--
+-- KEYS[1]  queue
+-- ARGV[1]  result_ms  how long a result is kept
+-- ARGV[2…] id, token, result, channel (to tell the producer on; '' for none) of each claim
+--
+-- Returns for each claim: 1 settled; 0 not held any more, nothing was changed.
+-- Safe to repeat: the second time the token is gone and nothing is changed.
+
+local answers = {}
+for i = 2, #ARGV, 4 do
+  local id, token, result, channel = unpack(ARGV, i, i + 3)
+  if holds(id, token) then
+    redis.call('SET', result_key(id), result, 'PX', ARGV[1])
+    redis.call('DEL', job_key(id))
+    leave(id)
+    tell(channel, id)
+    answers[#answers + 1] = 1
+  else
+    answers[#answers + 1] = 0
+  end
+end
+tell_all()
+return answers

@@ -1,0 +1,24 @@
+-- Give claims back without counting a try: the jobs are due again at the places they had.
+--
+-- KEYS[1]  queue
+-- ARGV[1]  wake  channel to publish on, so that another worker takes them at once; '' for none
+-- ARGV[2…] id, token, score (the one it was claimed at) of each claim
+--
+-- Returns for each claim: 1 settled; 0 not held any more, nothing was changed.
+-- Safe to repeat: the second time the token is gone and nothing is changed.
+
+local answers, released = {}, false
+for i = 2, #ARGV, 3 do
+  local id, token, score = ARGV[i], ARGV[i + 1], ARGV[i + 2]
+  if holds(id, token) then
+    redis.call('DEL', lease_key(id))
+    redis.call('ZADD', queue, score, id)
+    if redis.call('DECR', tries_key(id)) <= 0 then redis.call('DEL', tries_key(id)) end
+    answers[#answers + 1] = 1
+    released = true
+  else
+    answers[#answers + 1] = 0
+  end
+end
+if released and ARGV[1] ~= '' then redis.call('PUBLISH', ARGV[1], '1') end
+return answers

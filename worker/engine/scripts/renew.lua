@@ -1,0 +1,24 @@
+-- Renew leases.
+--
+-- KEYS[1]  queue
+-- ARGV[1]  lease_ms
+-- ARGV[2…] id and token of each claim
+--
+-- Returns for each claim: 1 renewed; 0 lost: the lease ended and the job is another's, or has ended; 2 renewed, and
+-- somebody wants the job cancelled.
+-- Safe to repeat: a lease ends later, that is all.
+
+local lease_ms = tonumber(ARGV[1])
+local until_score = as_score(now_ms() + lease_ms)
+local answers = {}
+for i = 2, #ARGV, 2 do
+  local id, token = ARGV[i], ARGV[i + 1]
+  if holds(id, token) then
+    redis.call('PEXPIRE', lease_key(id), ARGV[1])
+    redis.call('ZADD', queue, 'XX', until_score, id)
+    answers[#answers + 1] = redis.call('ZSCORE', 'arq:abort', id) and 2 or 1
+  else
+    answers[#answers + 1] = 0
+  end
+end
+return answers

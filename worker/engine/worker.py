@@ -1,0 +1,370 @@
+"""The worker: claims due jobs, runs them side by side, settles them; through outages, and to an orderly end.
+
+A subclass of arq's `Worker`: its hooks, its cron jobs, its health key and the way to start it are arq's. How jobs are
+claimed, run and settled is not.
+"""
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, cast
+
+import structlog
+from arq.worker import Worker
+from redis.exceptions import RedisError
+
+from producers import keys
+from worker.engine.classify import describe
+from worker.engine.execution import Effects, Execution, Job, Tick
+from worker.engine.outage import Outage
+from worker.engine.queue import Lease, Queue, Renewal
+from worker.engine.settler import GiveBack, Settler, reason
+from worker.engine.wake import Listener
+
+log = structlog.get_logger("worker")
+
+HEARTBEAT_SECONDS = 5.0
+CRON_SECONDS = 0.5
+SWEEP_SECONDS = 30.0
+# How long the last settlements, the hooks and the goodbyes may take while stopping: no server is waited for longer.
+FAREWELL_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How the engine runs."""
+
+    concurrency: int
+    lease_seconds: float
+    max_tries: int
+    grace_seconds: float
+    result_ttl_seconds: int
+    max_payload_bytes: int
+    poll_seconds: float = 0.5
+    """How often an idle worker looks for the jobs of clients that do not wake it."""
+
+
+class EngineWorker(Worker):
+    """arq's `Worker` with this project's engine.
+
+    Args:
+        effects: makes what gives jobs their effects, once arq's `on_startup` has run.
+        ticks: makes what runs scheduled jobs, likewise.
+        database_ready: returns when the database answers, and raises while it does not.
+        options: how the engine runs.
+        arq: the arguments of arq's `Worker`; `redis_pool` among them.
+    """
+
+    def __init__(
+        self,
+        *,
+        effects: Callable[[dict[Any, Any]], Effects],
+        ticks: Callable[[dict[Any, Any]], Mapping[str, Tick]],
+        database_ready: Callable[[dict[Any, Any]], Awaitable[None]],
+        options: Options,
+        **arq: Any,
+    ) -> None:
+        super().__init__(**arq)
+        self.name = f"{socket.gethostname()}:{os.getpid()}"
+        self._make_effects = effects
+        self._make_ticks = ticks
+        self._database_ready = database_ready
+        self._options = options
+        self._redis = Outage("redis")
+        self._database = Outage("database")
+        self._queue = Queue(
+            self.pool,
+            self.queue_name,
+            lease_ms=round(options.lease_seconds * 1000),
+            result_ms=options.result_ttl_seconds * 1000,
+            max_payload_bytes=options.max_payload_bytes,
+        )
+        self._settler = Settler(self._queue, self._redis, self._forget)
+        self._held: dict[Lease, Job] = {}
+        """All leases of this worker, those being settled included."""
+        self._active: set[Job] = set()
+        """Jobs that run or wait to."""
+        self._alone: deque[Job] = deque()
+        """Jobs on their last try. Each runs by itself: if it takes the worker down, it takes no other job along."""
+        self._solo: Job | None = None
+        """The one of them that runs."""
+        self._places = asyncio.Semaphore(options.concurrency)
+        self._changed = asyncio.Event()
+        self._stopping = asyncio.Event()
+        self._stop_now = asyncio.Event()
+
+    # The life of the worker.
+
+    async def main(self) -> None:
+        """Run until told to stop, or in a burst until the queue is empty; then let what runs come to its end."""
+        if not await self._unless_stopping(self._start()):
+            return
+        self._execution = Execution(
+            self._make_effects(self.ctx),
+            self._make_ticks(self.ctx),
+            queue=self.queue_name,
+            worker=self.name,
+            database_lost=self._database_lost,
+        )
+        listener = Listener(self.pool, [keys.wake(self.queue_name), keys.control(self.queue_name)], self._hear)
+        actors = [
+            asyncio.create_task(actor)
+            for actor in (
+                self._settler.run(),
+                listener.run(),
+                self._every(self._options.lease_seconds / 3, self._renew),
+                self._every(HEARTBEAT_SECONDS, self._beat),
+                self._every(CRON_SECONDS, self._enqueue_ticks),
+                self._every(SWEEP_SECONDS, self._queue.sweep),
+            )
+        ]
+        claimer = asyncio.create_task(self._claim_until_stopped())
+        try:
+            # An actor ends only by a fault of its own, which must not go unseen.
+            await asyncio.wait({claimer, *actors}, return_when=asyncio.FIRST_COMPLETED)
+            for actor in actors:
+                if actor.done():
+                    actor.result()
+            await claimer
+            await self._drain()
+        finally:
+            for task in (claimer, *actors):
+                task.cancel()
+            await asyncio.wait({claimer, *actors})
+
+    async def close(self) -> None:
+        """Run the shutdown hook and close the connections. No server that is away is waited for."""
+        if self._pool is None:
+            return
+        with suppress(RedisError, OSError, TimeoutError):
+            async with asyncio.timeout(FAREWELL_SECONDS):
+                await cast("Awaitable[int]", self.pool.hdel(keys.workers(self.queue_name), self.name))
+        if self.on_shutdown is not None:
+            try:
+                async with asyncio.timeout(FAREWELL_SECONDS):
+                    await self.on_shutdown(self.ctx)
+            except TimeoutError:
+                log.warning("shutdown_hook_unfinished", seconds=FAREWELL_SECONDS)
+        await self.pool.aclose()
+        await self.pool.connection_pool.disconnect()
+        self._pool = None
+
+    def handle_sig(self, signum: signal.Signals) -> None:
+        """Stop claiming and let running jobs end; at the second signal, give them back at once."""
+        if self._stopping.is_set():
+            self._stop_now.set()
+        else:
+            log.info("stopping", signal=signal.Signals(signum).name, running=len(self._active))
+            self._stopping.set()
+        self._changed.set()
+
+    handle_sig_wait_for_completion = handle_sig
+
+    async def _start(self) -> None:
+        while True:
+            try:
+                await self.pool.ping()
+            except (RedisError, OSError) as error:
+                self._redis.met(reason(error))
+                await asyncio.sleep(self._redis.wait_seconds())
+            else:
+                self._redis.over()
+                break
+        with suppress(RedisError):  # a server that hides its configuration
+            policy = (await self.pool.config_get("maxmemory-policy")).get("maxmemory-policy")
+            if policy not in (None, "noeviction"):
+                log.warning("redis_may_evict_jobs", maxmemory_policy=policy, set_it_to="noeviction")
+        if self.on_startup is not None:
+            await self.on_startup(self.ctx)
+
+    async def _unless_stopping(self, work: Awaitable[None]) -> bool:
+        """Do some work to its end, unless the worker is told to stop before."""
+        doing = asyncio.ensure_future(work)
+        stopping = asyncio.ensure_future(self._stopping.wait())
+        await asyncio.wait({doing, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        if not doing.done():
+            doing.cancel()
+            await asyncio.wait({doing})
+            return False
+        await doing
+        return True
+
+    # Claiming.
+
+    async def _claim_until_stopped(self) -> None:
+        ahead = 2 * self._options.concurrency
+        while not self._stopping.is_set():
+            self._changed.clear()
+            if self._redis.lasts or self._database.lasts:
+                await self._wait_out_outages()
+            elif self._alone and not self._active:
+                self._begin(self._alone.popleft(), alone=True)
+            elif self._alone or self._solo is not None or len(self._active) > self._options.concurrency:
+                await self._changed.wait()
+            else:
+                await self._claim(ahead - len(self._active))
+
+    async def _claim(self, count: int) -> None:
+        try:
+            claims = await self._queue.claim(count)
+        except (RedisError, OSError) as error:
+            self._redis.met(reason(error))
+            return
+        self._redis.over()
+        for claimed in claims.jobs:
+            job = Job.of(claimed)
+            self._held[claimed.lease] = job
+            if 1 < self._options.max_tries <= claimed.tries:
+                self._alone.append(job)
+            else:
+                self._begin(job)
+        if len(claims.jobs) == count:
+            return
+        if self.burst and not self._active and not self._alone and await self._queue_is_empty():
+            self._stopping.set()
+            return
+        idle_seconds = self._options.poll_seconds
+        if claims.next_due_ms is not None:
+            idle_seconds = min(idle_seconds, claims.next_due_ms / 1000)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(idle_seconds):
+                await self._changed.wait()
+
+    async def _queue_is_empty(self) -> bool:
+        return await self._settler.flushed(FAREWELL_SECONDS) == 0 and not await self.pool.zcard(self.queue_name)
+
+    async def _wait_out_outages(self) -> None:
+        outage = self._redis if self._redis.lasts else self._database
+        with suppress(TimeoutError):
+            async with asyncio.timeout(outage.wait_seconds()):
+                await self._stopping.wait()
+        if outage is self._redis:
+            # The true question is whether it takes writes: a ping answers while memory or disk is full.
+            await self._claim(1)
+            return
+        try:
+            await self._database_ready(self.ctx)
+        except Exception as error:  # noqa: BLE001  # whatever it is, the database is not back
+            outage.met(describe(error))
+        else:
+            outage.over()
+
+    def _database_lost(self, why: str) -> None:
+        if not self._stopping.is_set():
+            self._database.met(why)
+
+    # Running.
+
+    def _begin(self, job: Job, *, alone: bool = False) -> None:
+        self._active.add(job)
+        if alone:
+            self._solo = job
+        job.task = asyncio.create_task(self._run(job))
+
+    async def _run(self, job: Job) -> None:
+        try:
+            async with self._places:
+                settlement = await self._execution.run(job)
+        except asyncio.CancelledError:
+            # It had not begun.
+            settlement = None if job.lost else GiveBack(job.claimed.lease)
+        finally:
+            self._active.discard(job)
+            if job is self._solo:
+                self._solo = None
+            if len(self._active) <= self._options.concurrency:
+                self._changed.set()
+        if settlement is None:
+            self._forget(job.claimed.lease)
+        else:
+            self._settler.add(settlement)
+
+    def _forget(self, lease: Lease) -> None:
+        self._held.pop(lease, None)
+
+    # What goes on beside.
+
+    async def _every(self, seconds: float, act: Callable[[], Awaitable[object]]) -> None:
+        while True:
+            try:
+                await act()
+            except (RedisError, OSError) as error:
+                self._redis.met(reason(error))
+            await asyncio.sleep(seconds)
+
+    async def _renew(self) -> None:
+        leases = list(self._held)
+        if not leases:
+            return
+        for lease, renewal in zip(leases, await self._queue.renew(leases), strict=True):
+            job = self._held.get(lease)
+            if job is None or renewal is Renewal.RENEWED:
+                continue
+            if renewal is Renewal.LOST:
+                job.lost = True
+                log.warning("lease_lost", job_id=job.claim.job_id)
+            else:
+                job.cancelled = True
+            _cancel([job])
+
+    async def _beat(self) -> None:
+        now = time.time()
+        said = json.dumps({"at": round(now, 3), "running": len(self._active), "concurrency": self._options.concurrency})
+        async with self.pool.pipeline(transaction=False) as pipeline:
+            pipeline.hset(keys.workers(self.queue_name), self.name, said)
+            pipeline.psetex(
+                self.health_check_key,
+                round(HEARTBEAT_SECONDS * 3000),
+                f"{datetime.now():%b-%d %H:%M:%S} j_ongoing={len(self._active)} worker={self.name}",  # noqa: DTZ005  # arq's form
+            )
+            await pipeline.execute()
+
+    async def _enqueue_ticks(self) -> None:
+        if self.cron_jobs and not self._stopping.is_set():
+            await self.run_cron(datetime.now(tz=self.timezone), CRON_SECONDS)
+
+    def _hear(self, channel: str, message: bytes) -> None:
+        if channel == keys.wake(self.queue_name):
+            self._changed.set()
+            return
+        for job in list(self._held.values()):
+            if job.claimed.lease.job_id == message:
+                job.cancelled = True
+                _cancel([job])
+
+    # The end.
+
+    async def _drain(self) -> None:
+        """Give back what has not begun, and let the rest end within the grace; then give that back too."""
+        _cancel(job for job in self._active if not job.started_ms)
+        for job in self._alone:
+            self._settler.add(GiveBack(job.claimed.lease))
+        stop_now = asyncio.ensure_future(self._stop_now.wait())
+        deadline = time.monotonic() + self._options.grace_seconds
+        while (running := [job.task for job in self._active if job.task]) and not self._stop_now.is_set():
+            left = deadline - time.monotonic()
+            if left <= 0:
+                break
+            await asyncio.wait({stop_now, *running}, timeout=left, return_when=asyncio.FIRST_COMPLETED)
+        stop_now.cancel()
+        _cancel(self._active)
+        if running := [job.task for job in self._active if job.task]:
+            await asyncio.wait(running, timeout=FAREWELL_SECONDS)
+        unsettled = await self._settler.flushed(FAREWELL_SECONDS)
+        log.info("drained", unsettled=unsettled, unfinished=len(self._active))
+
+
+def _cancel(jobs: Iterable[Job]) -> None:
+    for job in list(jobs):
+        # A COMMIT is never interrupted: what it comes to is the job's outcome.
+        if job.task is not None and not job.claim.committing:
+            job.task.cancel()
