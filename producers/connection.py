@@ -29,18 +29,27 @@ def connect(
     command knows whether it may be sent twice.
 
     Raises:
-        ValueError: when the URL is of another kind.
+        ValueError: when the URL is of another kind. The text holds nothing of it.
     """
-    pool = BlockingConnectionPool.from_url(
-        url,
-        max_connections=max_connections,
-        socket_connect_timeout=CONNECT_TIMEOUT_SECONDS,
-        socket_timeout=answer_timeout_seconds,
-        **({} if url.startswith("unix") else {"socket_keepalive": True}),
-        health_check_interval=HEALTH_CHECK_SECONDS,
-        retry=Retry(NoBackoff(), 0),
-        **options,
-    )
+    try:
+        pool = BlockingConnectionPool.from_url(
+            url,
+            max_connections=max_connections,
+            socket_connect_timeout=min(CONNECT_TIMEOUT_SECONDS, answer_timeout_seconds),
+            socket_timeout=answer_timeout_seconds,
+            **({} if url.startswith("unix") else {"socket_keepalive": True}),
+            health_check_interval=HEALTH_CHECK_SECONDS,
+            retry=Retry(NoBackoff(), 0),
+            **options,
+        )
+        # An unknown option after the question mark would otherwise come to light with the first command.
+        pool.connection_class(**pool.connection_kwargs)
+    except (ValueError, TypeError):
+        # The cause quotes parts of the URL, and its password may be one of them.
+        raise ValueError(
+            "not the URL of a Redis: it must look like redis://[[user]:password@]host[:port][/number], rediss://… "
+            "or unix://…, with reserved characters of a password percent-encoded"
+        ) from None
     return ArqRedis(
         pool_or_conn=pool,
         job_serializer=wire.dumps,

@@ -47,7 +47,7 @@ class EnqueueError(ProducerError):
 
 
 class RedisUnavailable(EnqueueError, ConnectionError):
-    """No connection could be made: nothing was accepted."""
+    """Redis could not be reached: nothing was accepted, or nothing could be told."""
 
 
 class RedisRefused(EnqueueError):

@@ -6,12 +6,21 @@ from typing import Generic, TypeVar
 
 from pydantic import ValidationError
 from redis.asyncio import Redis
+from redis.exceptions import RedisError
 
 from producers import keys
-from producers.errors import JobCancelled, JobDead, JobNotFound, JobRejected, ResultTimeout
+from producers.errors import (
+    JobCancelled,
+    JobDead,
+    JobNotFound,
+    JobRejected,
+    RedisUnavailable,
+    ResultTimeout,
+    job_error,
+)
 from producers.messages import Reply
 from producers.results import Results
-from producers.wire import WireError, decode_result
+from producers.wire import Result, WireError, decode_result
 
 ReplyT = TypeVar("ReplyT", bound=Reply)
 
@@ -62,23 +71,22 @@ class JobHandle(Generic[ReplyT]):
         return f"<JobHandle {self.job_id}>"
 
     async def status(self) -> JobStatus:
-        """Where the job is now."""
-        async with self._redis.pipeline(transaction=True) as pipeline:
-            pipeline.get(keys.result(self.job_id))
-            pipeline.exists(keys.in_progress(self.job_id))
-            pipeline.zscore(self._queue, self.job_id)
-            pipeline.time()
-            result, running, score, (seconds, microseconds) = await pipeline.execute()
+        """Where the job is now.
+
+        Raises:
+            RedisUnavailable: when Redis did not tell.
+        """
+        try:
+            async with self._redis.pipeline(transaction=True) as pipeline:
+                pipeline.get(keys.result(self.job_id))
+                pipeline.exists(keys.in_progress(self.job_id))
+                pipeline.zscore(self._queue, self.job_id)
+                pipeline.time()
+                result, running, score, (seconds, microseconds) = await pipeline.execute()
+        except (RedisError, OSError) as error:
+            raise RedisUnavailable(f"job {self.job_id}: Redis did not tell its status: {error}") from error
         if result is not None:
-            match decode_result(result).error:
-                case None:
-                    return JobStatus.DONE
-                case JobRejected():
-                    return JobStatus.REJECTED
-                case JobCancelled():
-                    return JobStatus.CANCELLED
-                case _:
-                    return JobStatus.DEAD
+            return _ended(result)
         if score is None:
             return JobStatus.UNKNOWN
         if running:
@@ -96,21 +104,51 @@ class JobHandle(Generic[ReplyT]):
             ResultTimeout: when there is no outcome yet; the job goes on.
             JobNotFound: when Redis knows neither the job nor its outcome.
         """
+        outcome = await self.outcome(timeout)
+        if (error := outcome.error) is not None:
+            raise job_error(error.code, error.detail, self.job_id)
+        try:
+            return self._reply.model_validate(outcome.r)
+        except ValidationError:
+            raise self._foreign() from None
+
+    async def outcome(self, timeout: float | None = None) -> Result:
+        """Wait for the job's end and return all that is known of it: tries, times, and the reply or the error.
+
+        Args:
+            timeout: as of `result`.
+
+        Raises:
+            ResultTimeout, JobNotFound: as `result`.
+            JobDead: when what is stored under the job's id is not a result of this contract.
+        """
         try:
             data = await asyncio.wait_for(self._results.wait(self.job_id), timeout)
         except TimeoutError:
             raise ResultTimeout(self.job_id, timeout or 0, self._results.trouble) from None
         if data is None:
             raise JobNotFound(self.job_id)
-        return self._read(data)
-
-    def _read(self, data: bytes) -> ReplyT:
         try:
-            result = decode_result(data)
-            if (error := result.error) is not None:
-                error.job_id = self.job_id
-                raise error
-            return self._reply.model_validate(result.r)
-        except (WireError, ValidationError):
-            # Somebody else's result under this id, or a worker of another contract.
-            raise JobDead("undecodable", "the stored result is not a reply of this contract", self.job_id) from None
+            return decode_result(data)
+        except WireError:
+            raise self._foreign() from None
+
+    def _foreign(self) -> JobDead:
+        # Somebody else's result under this id, or a worker of another contract.
+        return JobDead("undecodable", "the stored result is not a reply of this contract", self.job_id)
+
+
+def _ended(data: bytes) -> JobStatus:
+    try:
+        error = decode_result(data).error
+    except WireError:
+        return JobStatus.DEAD  # as `JobHandle.result` has it
+    match error:
+        case None:
+            return JobStatus.DONE
+        case JobRejected():
+            return JobStatus.REJECTED
+        case JobCancelled():
+            return JobStatus.CANCELLED
+        case _:
+            return JobStatus.DEAD

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from types import TracebackType
 from typing import Any, Self, TypeVar, Unpack
 
-from producers import keys
-from producers.connection import connect
+from producers import ids, keys
+from producers.connection import ANSWER_TIMEOUT_SECONDS, connect
 from producers.errors import EnqueueError, SomeRefused
 from producers.handle import JobHandle
 from producers.messages import (
@@ -38,10 +38,10 @@ class Producer:
         queue: the name of the queue.
         max_queued: refuse with `QueueFull` when the queue holds this many jobs; 0: no bound.
         timeout_seconds: how long one enqueue tries while Redis is away or silent.
-        name: who enqueues, as the jobs' `producer` header says; default: this host's name.
+        name: who enqueues, as the jobs' `producer` header begins; default: this host's name.
 
     Raises:
-        ValueError: when there is no URL, or one that is not Redis's.
+        ValueError: when there is no URL, or one that is not Redis's, or no time to try in.
     """
 
     def __init__(
@@ -57,10 +57,16 @@ class Producer:
         if not url:
             raise ValueError("REDIS_URL is not set: pass a URL, or export REDIS_URL=redis://localhost:6379/0")
         self._queue = queue
-        self._headers = {"producer": name or socket.gethostname()}
-        self._redis = connect(url, queue=queue)
+        # Of this object alone: workers tell it, and no other, of the ends of its jobs.
+        me = f"{name or socket.gethostname()}:{ids.new_id()}"
+        self._headers = {"producer": me}
+        if timeout_seconds <= 0:
+            raise ValueError("timeout_seconds must be more than 0")
+        # A silent Redis must not hold a single try for longer than all of them may take.
+        answer_timeout_seconds = min(ANSWER_TIMEOUT_SECONDS, timeout_seconds)
+        self._redis = connect(url, queue=queue, answer_timeout_seconds=answer_timeout_seconds)
         self._sender = Sender(self._redis, queue, max_queued=max_queued, timeout_seconds=timeout_seconds)
-        self._results = Results(self._redis, queue)
+        self._results = Results(self._redis, queue, keys.results(queue, me))
 
     async def __aenter__(self) -> Self:
         return self

@@ -2,7 +2,7 @@
 
 import time
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any, Generic, TypedDict, TypeVar
 
 from pydantic import ValidationError
@@ -10,6 +10,9 @@ from pydantic import ValidationError
 from producers import ids, wire
 from producers.errors import InvalidMessage
 from producers.messages import Message, Reply, problems
+
+MAX_DELAY_SECONDS = 100 * 365 * 24 * 60 * 60
+"""The longest delay: more is a mistake in a unit, and the clients of other languages could not say when that is."""
 
 M = TypeVar("M", bound=Message[Any])
 ReplyT = TypeVar("ReplyT", bound=Reply)
@@ -46,7 +49,7 @@ class Request(Generic[ReplyT]):
 
     Raises:
         ValueError: for an option that cannot be: both `defer_by` and `defer_until`, a time without a zone, a
-            negative delay, or a key of a form that is not allowed.
+            negative delay, one of more than a hundred years, or a key of a form that is not allowed.
     """
 
     message: Message[ReplyT]
@@ -60,31 +63,42 @@ class Request(Generic[ReplyT]):
             raise ValueError("give defer_by or defer_until, not both")
         if self.defer_until is not None and self.defer_until.tzinfo is None:
             raise ValueError("defer_until needs a time zone: datetime.now(UTC) + …")
-        if self.delay_ms < 0:
-            raise ValueError("defer_by must not be negative")
+        if self.due_ms > (time.time() + MAX_DELAY_SECONDS) * 1000:
+            raise ValueError(f"defer_until must be within {MAX_DELAY_SECONDS} seconds from now")
+        if not 0 <= self._delay_seconds <= MAX_DELAY_SECONDS:  # NaN is not, either
+            raise ValueError(f"defer_by must be from 0 to {MAX_DELAY_SECONDS} seconds")
+        # Here and not when it is sent, so that none of many jobs is refused after others were accepted.
+        ids.job_id("none" if self.idempotency_key is None else self.idempotency_key, self.ordering_key)
 
     @property
     def delay_ms(self) -> int:
         """How long from now, in milliseconds of Redis's clock; 0 when it is not delayed."""
-        seconds = self.defer_by.total_seconds() if isinstance(self.defer_by, timedelta) else self.defer_by or 0
-        return round(seconds * 1000)
+        return round(self._delay_seconds * 1000)
+
+    @property
+    def _delay_seconds(self) -> float:
+        return self.defer_by.total_seconds() if isinstance(self.defer_by, timedelta) else self.defer_by or 0
 
     @property
     def due_ms(self) -> int:
         """The time of the Unix clock in milliseconds; 0 when none was given."""
-        return round(self.defer_until.astimezone(UTC).timestamp() * 1000) if self.defer_until else 0
+        return round(self.defer_until.timestamp() * 1000) if self.defer_until else 0
 
     def encode(self, headers: dict[str, str] | None = None) -> "Encoded":
         """Give the job its id and its bytes."""
         fields = wire.fields_json(self.message)
         job = self.message.job
+        ordering_key = self.message.ordering_key if self.ordering_key is None else self.ordering_key
+        base = ids.new_id() if self.idempotency_key is None else self.idempotency_key
+        job_id = ids.job_id(base, ordering_key)
         return Encoded(
-            job_id=ids.job_id(self.idempotency_key or ids.new_id(), self.ordering_key or self.message.ordering_key),
+            job_id=job_id,
             payload=wire.encode(job, fields, enqueue_time_ms=time.time_ns() // 1_000_000, headers=headers),
             delay_ms=self.delay_ms,
             due_ms=self.due_ms,
             idempotency_key=self.idempotency_key,
-            digest=wire.digest(job, fields).hex() if self.idempotency_key is not None else "",
+            # The ordering key is a part of the id, so one idempotency key with two of them would be two jobs.
+            digest="" if self.idempotency_key is None else wire.digest(job, fields).hex() + job_id[len(base) :],
             reply=self.message.reply_type(),
         )
 
@@ -99,4 +113,5 @@ class Encoded:
     due_ms: int
     idempotency_key: str | None
     digest: str
+    """What its idempotency key stands for: the content and the ordering key; empty without an idempotency key."""
     reply: type[Reply]

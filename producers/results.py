@@ -1,4 +1,4 @@
-"""Waiting for outcomes: one poller for all the waiters of a producer."""
+"""Waiting for outcomes: one connection that is told of them, and one look for all the waiters of a producer."""
 
 import asyncio
 from collections import defaultdict
@@ -8,6 +8,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from producers import keys
+from producers.listener import Listener
 
 FIRST_DELAY_SECONDS = 0.005
 LONGEST_DELAY_SECONDS = 0.25
@@ -15,15 +16,26 @@ JOBS_A_LOOK = 1000
 
 
 class Results:
-    """Looks for the results of all jobs that are waited for, in one round trip a thousand jobs.
+    """Fetches the results of jobs that are waited for, in one round trip a thousand jobs.
 
-    The looks begin a few milliseconds apart and move apart while nothing comes, so that many waiters cost Redis no
-    more than one, and a long wait next to nothing.
+    Workers tell on a channel which jobs ended, so a result is fetched as soon as it is there. Being told is not relied
+    upon: all that are waited for are looked at as well, first within milliseconds, then less and less often, so that
+    many waiters cost Redis no more than one, and a long wait next to nothing.
+
+    Args:
+        redis: the client.
+        queue: the queue's name.
+        channel: where workers tell of ended jobs; empty: nowhere.
     """
 
-    def __init__(self, redis: Redis, queue: str) -> None:
+    def __init__(self, redis: Redis, queue: str, channel: str = "") -> None:
         self._redis = redis
         self._queue = queue
+        self._listener = Listener(redis, [channel], self._hear) if channel else None
+        self._listening: asyncio.Task[None] | None = None
+        self._told: set[str] = set()
+        self._news = asyncio.Event()
+        self._next_look = 0.0
         self._waiting: defaultdict[str, list[asyncio.Future[bytes | None]]] = defaultdict(list)
         self._poller: asyncio.Task[None] | None = None
         self._delay_seconds = FIRST_DELAY_SECONDS
@@ -35,6 +47,11 @@ class Results:
         future: asyncio.Future[bytes | None] = asyncio.get_running_loop().create_future()
         self._waiting[job_id].append(future)
         self._delay_seconds = FIRST_DELAY_SECONDS
+        # It may have ended before anybody waited for it.
+        self._told.add(job_id)
+        self._news.set()
+        if self._listener is not None and self._listening is None:
+            self._listening = asyncio.create_task(self._listener.run(), name="results-listener")
         if self._poller is None or self._poller.done():
             self._poller = asyncio.create_task(self._poll(), name="results")
         try:
@@ -47,10 +64,11 @@ class Results:
         for futures in self._waiting.values():
             for future in futures:
                 future.cancel()
-        if self._poller is not None:
-            self._poller.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._poller
+        for task in (self._poller, self._listening):
+            if task is not None:
+                task.cancel()
+                with suppress(asyncio.CancelledError):
+                    await task
 
     def _forget(self, job_id: str, future: "asyncio.Future[bytes | None]") -> None:
         futures = self._waiting[job_id]
@@ -58,18 +76,27 @@ class Results:
         if not futures:
             del self._waiting[job_id]
 
-    async def _poll(self) -> None:
-        while self._waiting:
-            job_ids = list(self._waiting)
-            found = 0
-            for start in range(0, len(job_ids), JOBS_A_LOOK):
-                found += await self._look(job_ids[start : start + JOBS_A_LOOK])
-            self._delay_seconds = (
-                FIRST_DELAY_SECONDS if found else min(self._delay_seconds * 1.5, LONGEST_DELAY_SECONDS)
-            )
-            await asyncio.sleep(self._delay_seconds)
+    def _hear(self, _channel: str, message: bytes) -> None:
+        self._told.update(message.decode("utf-8", "replace").split())
+        self._news.set()
 
-    async def _look(self, job_ids: list[str]) -> int:
+    async def _poll(self) -> None:
+        loop = asyncio.get_running_loop()
+        while self._waiting:
+            self._news.clear()
+            told = [job_id for job_id in self._told if job_id in self._waiting]
+            self._told.clear()
+            if loop.time() >= self._next_look:
+                told = list(self._waiting)
+                self._delay_seconds = min(self._delay_seconds * 1.5, LONGEST_DELAY_SECONDS)
+                self._next_look = loop.time() + self._delay_seconds
+            for start in range(0, len(told), JOBS_A_LOOK):
+                await self._look(told[start : start + JOBS_A_LOOK])
+            with suppress(TimeoutError):
+                async with asyncio.timeout_at(self._next_look):
+                    await self._news.wait()
+
+    async def _look(self, job_ids: list[str]) -> None:
         try:
             # One transaction: a job that ends between the two answers would look unknown.
             async with self._redis.pipeline(transaction=True) as pipeline:
@@ -78,14 +105,11 @@ class Results:
                 results, scores = await pipeline.execute()
         except (RedisError, OSError) as error:
             self.trouble = f" ({type(error).__name__}: {error})"
-            return 0
+            return
         self.trouble = ""
-        found = 0
         for job_id, result, score in zip(job_ids, results, scores, strict=True):
             if result is None and score is not None:
                 continue
-            found += 1
             for future in self._waiting.get(job_id, ()):
                 if not future.done():
                     future.set_result(result)
-        return found

@@ -5,7 +5,7 @@ import random
 from collections.abc import Iterable, Iterator, Sequence
 
 from redis.asyncio import Redis
-from redis.exceptions import AuthenticationError, BusyLoadingError, RedisError, ResponseError
+from redis.exceptions import AuthenticationError, BusyLoadingError, InvalidResponse, RedisError, ResponseError
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
@@ -47,7 +47,9 @@ class Sender:
         while True:
             answers = await self._try(jobs)
             if not isinstance(answers, _NoAnswer):
-                return answers
+                if not maybe_accepted:
+                    return answers
+                return [_after_silence(job, answer) for job, answer in zip(jobs, answers, strict=True)]
             maybe_accepted = maybe_accepted or answers.maybe_accepted
             if loop.time() + delay_seconds > deadline:
                 return [answers.as_error(job, maybe_accepted=maybe_accepted) for job in jobs]
@@ -63,7 +65,7 @@ class Sender:
             return _NoAnswer(error, maybe_accepted=False)
         except BusyLoadingError as error:
             return _NoAnswer(error, maybe_accepted=False)
-        except (RedisConnectionError, RedisTimeoutError) as error:
+        except (RedisConnectionError, RedisTimeoutError, InvalidResponse) as error:
             return _NoAnswer(error, maybe_accepted=True)
         except ResponseError as error:
             return [RedisRefused(f"Redis refused the write: {error}") for _ in jobs]
@@ -104,6 +106,17 @@ class _NoAnswer:
         if maybe_accepted:
             return EnqueueUnconfirmed(job.job_id, str(self.error))
         return RedisUnavailable(f"Redis is not there, so nothing was accepted: {self.error}")
+
+
+def _after_silence(job: Encoded, answer: bool | EnqueueError) -> bool | EnqueueError:
+    """What an answer means when an earlier one was lost."""
+    match answer:
+        case False if job.idempotency_key is None:
+            return True  # the id was made for this call: only this call can have made it known
+        case RedisRefused():
+            return EnqueueUnconfirmed(job.job_id, str(answer))
+        case _:
+            return answer
 
 
 def pieces(jobs: Iterable[Encoded]) -> Iterator[list[Encoded]]:

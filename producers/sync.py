@@ -3,6 +3,7 @@
 import asyncio
 import threading
 from collections.abc import Coroutine, Iterable
+from concurrent.futures import CancelledError
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar, Unpack
 
@@ -14,6 +15,8 @@ from producers.request import Options, Request
 
 ReplyT = TypeVar("ReplyT", bound=Reply)
 T = TypeVar("T")
+
+_CLOSED = "this SyncProducer is closed: make a new one"
 
 
 class SyncProducer:
@@ -33,6 +36,8 @@ class SyncProducer:
     ) -> None:
         self._producer = Producer(url, queue=queue, max_queued=max_queued, timeout_seconds=timeout_seconds, name=name)
         self._loop = asyncio.new_event_loop()
+        self._lock = threading.Lock()
+        self._closed = False
         self._thread = threading.Thread(target=self._loop.run_forever, name="sync-producer", daemon=True)
         self._thread.start()
 
@@ -45,13 +50,28 @@ class SyncProducer:
         self.close()
 
     def close(self) -> None:
-        """Close the connections and end the thread. Closing twice does nothing."""
-        if self._loop.is_closed():
-            return
-        self._run(self._producer.close())
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
+        """Close the connections and end the thread; calls of other threads end with RuntimeError.
+
+        Closing twice does nothing.
+        """
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+        try:
+            asyncio.run_coroutine_threadsafe(self._end(), self._loop).result()
+        finally:
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join()
+            self._loop.close()
+
+    async def _end(self) -> None:
+        # Whoever waits on another thread would wait forever for a loop that has stopped.
+        calls = asyncio.all_tasks() - {asyncio.current_task()}
+        for call in calls:
+            call.cancel()
+        await asyncio.gather(*calls, return_exceptions=True)
+        await self._producer.close()
 
     def create_user(
         self,
@@ -136,12 +156,15 @@ class SyncProducer:
         return SyncJobHandle(self._run(call), self)
 
     def _run(self, call: Coroutine[Any, Any, T]) -> T:
-        if self._loop.is_closed():
-            call.close()
-            raise RuntimeError("this SyncProducer is closed: make a new one")
-        future = asyncio.run_coroutine_threadsafe(call, self._loop)
+        with self._lock:
+            if self._closed:
+                call.close()
+                raise RuntimeError(_CLOSED)
+            future = asyncio.run_coroutine_threadsafe(call, self._loop)
         try:
             return future.result()
+        except CancelledError:
+            raise RuntimeError(_CLOSED) from None
         except BaseException:
             # Ctrl-C ends the wait, so it ends what was waited for.
             future.cancel()

@@ -22,12 +22,12 @@ from arq.worker import Worker
 from redis.exceptions import RedisError
 
 from producers import keys
+from producers.listener import Listener
 from worker.engine.classify import describe
 from worker.engine.execution import Effects, Execution, Job, Tick
 from worker.engine.outage import Outage
 from worker.engine.queue import Lease, Queue, Renewal
 from worker.engine.settler import GiveBack, Settler, reason
-from worker.engine.wake import Listener
 
 log = structlog.get_logger("worker")
 

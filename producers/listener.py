@@ -1,4 +1,4 @@
-"""Being woken: producers publish when something is due, so that an idle worker need not look."""
+"""Listening on channels of Redis, through lost connections: how a worker is woken and a producer told of results."""
 
 import asyncio
 from collections.abc import Callable, Sequence
