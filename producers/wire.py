@@ -42,7 +42,7 @@ class Envelope(BaseModel):
     """When the client enqueued it, in milliseconds of the Unix clock."""
     v: Literal[1] = CONTRACT_VERSION
     """The version of the contract."""
-    h: Annotated[dict[Annotated[str, Field(max_length=64)], Header], Field(max_length=16)] = {}
+    h: Annotated[dict[Annotated[str, Field(max_length=64)], Header], Field(max_length=16, default_factory=dict)]
     """Headers: `traceparent`, `producer`."""
 
 

@@ -3,7 +3,21 @@
 from datetime import datetime
 from typing import Any, Literal
 
-from sqlalchemy import BigInteger, DateTime, ForeignKey, Identity, Index, LargeBinary, MetaData, String, func, text
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    DateTime,
+    ForeignKey,
+    Identity,
+    Index,
+    LargeBinary,
+    MetaData,
+    String,
+    Text,
+    cast,
+    func,
+    text,
+)
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 from sqlalchemy.types import UserDefinedType
 
@@ -20,6 +34,10 @@ class JsonText(UserDefinedType[str]):
 
     def get_col_spec(self, **_: Any) -> str:
         return "JSON"
+
+    def column_expression(self, column: ColumnElement[str]) -> ColumnElement[str]:
+        # Read as `json`, it would be parsed by the driver, and be another text when it is written again.
+        return cast(column, Text)
 
 
 class Base(DeclarativeBase):

@@ -9,6 +9,7 @@ from collections.abc import Mapping, MutableMapping
 from typing import Any, Literal
 
 import structlog
+from pydantic_core import to_json
 
 from producers import ids
 from worker.engine.classify import describe
@@ -19,29 +20,31 @@ _ARQ_ABOUT_ITSELF = ("Starting worker for", "redis_version=", "shutdown on", "re
 
 def configure(log_format: Literal["json", "console"], level: str) -> None:
     """Send all logs, those of libraries too, to standard output in one form. May be called again."""
-    shared: list[structlog.typing.Processor] = [
-        structlog.contextvars.merge_contextvars,
-        structlog.stdlib.add_log_level,
-        structlog.stdlib.add_logger_name,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-        _describe_exception,
-    ]
+    # Our own events do not take the way through the standard library: it would cost a job more than its whole claim.
     structlog.configure(
-        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
-        logger_factory=structlog.stdlib.LoggerFactory(),
-        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
-        cache_logger_on_first_use=True,
-    )
-    renderer: structlog.typing.Processor = (
-        structlog.processors.JSONRenderer(ensure_ascii=False)
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            _describe_exception,
+            _renderer(log_format),
+        ],
+        logger_factory=structlog.BytesLoggerFactory(sys.stdout.buffer)
         if log_format == "json"
-        else structlog.dev.ConsoleRenderer(colors=sys.stdout.isatty())
+        else structlog.WriteLoggerFactory(sys.stdout),
+        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
+        cache_logger_on_first_use=False,
     )
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=shared,
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
+            foreign_pre_chain=[
+                structlog.stdlib.add_log_level,
+                structlog.stdlib.add_logger_name,
+                structlog.processors.TimeStamper(fmt="iso", utc=True),
+                _describe_exception,
+            ],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, _as_text(_renderer(log_format))],
         )
     )
     root = logging.getLogger()
@@ -50,6 +53,20 @@ def configure(log_format: Literal["json", "console"], level: str) -> None:
     for library in ("sqlalchemy", "asyncio", "redis"):
         logging.getLogger(library).setLevel(logging.WARNING)
     tame_arq()
+
+
+def _renderer(log_format: Literal["json", "console"]) -> structlog.typing.Processor:
+    if log_format == "console":
+        return structlog.dev.ConsoleRenderer(colors=sys.stdout.isatty())
+    return structlog.processors.JSONRenderer(serializer=lambda event, **_: to_json(event, fallback=lambda value: type(value).__name__))
+
+
+def _as_text(renderer: structlog.typing.Processor) -> structlog.typing.Processor:
+    def render(logger: Any, method: str, event: MutableMapping[str, Any]) -> str:
+        line = renderer(logger, method, event)
+        return line.decode() if isinstance(line, bytes) else str(line)
+
+    return render
 
 
 def tame_arq() -> None:
