@@ -1,0 +1,343 @@
+"""The queue's scripts: one suite, in memory and on the real server."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+from fakeredis import FakeAsyncRedis
+from redis.asyncio import Redis
+from redis.exceptions import ResponseError
+
+from producers import keys
+from producers.connection import connect
+from producers.scripts import ENQUEUE
+from worker.engine.queue import Burial, Claimed, Completion, PayloadState, Queue, Renewal
+from worker.engine.scripts import REPLAY
+
+NAME = keys.DEFAULT_QUEUE
+LEASE_MS = 60_000
+SHORT_MS = 1
+
+
+@pytest.fixture(params=["memory", "server"])
+async def redis(request: pytest.FixtureRequest) -> AsyncIterator[Redis]:
+    client: Redis
+    if request.param == "memory":
+        client = FakeAsyncRedis()
+    else:
+        client = connect(request.getfixturevalue("redis_url"), queue=NAME)
+    yield client
+    await client.aclose()
+    await client.connection_pool.disconnect()
+
+
+def queue_of(redis: Redis, *, lease_ms: int = LEASE_MS, max_payload_bytes: int = 1000) -> Queue:
+    return Queue(redis, NAME, lease_ms=lease_ms, result_ms=60_000, max_payload_bytes=max_payload_bytes)
+
+
+@pytest.fixture
+def queue(redis: Redis) -> Queue:
+    return queue_of(redis)
+
+
+async def enqueue(redis: Redis, *job_ids: str, payload: bytes = b"{}") -> None:
+    """Accept jobs as a producer does."""
+    for job_id in job_ids:
+        job = keys.job(job_id)
+        script_keys = [NAME, keys.clock(NAME), job, keys.result(job_id), job]
+        await ENQUEUE(redis, script_keys, [keys.wake(NAME), 0, 1000, job_id, payload, 0, 0, ""])
+
+
+async def claim(queue: Queue, count: int = 100) -> list[Claimed]:
+    return (await queue.claim(count)).jobs
+
+
+def ids(jobs: list[Claimed]) -> list[str]:
+    return [job.lease.job_id.decode() for job in jobs]
+
+
+def completion(job: Claimed) -> Completion:
+    return Completion(job.lease, b'{"done":true}', "")
+
+
+def burial(job: Claimed) -> Burial:
+    return Burial(job.lease, b'{"dead":true}', "", b'{"code":"failed"}')
+
+
+async def complete(queue: Queue, job: Claimed) -> bool:
+    (held,) = await queue.complete([completion(job)])
+    return held
+
+
+async def expire(redis: Redis, job: Claimed) -> None:
+    """Let a lease end, as time does."""
+    await redis.delete(keys.in_progress(job.lease.job_id.decode()))
+    await redis.zadd(NAME, {job.lease.job_id: 1})
+
+
+async def keyspace(redis: Redis) -> set[str]:
+    return {key.decode() for key in await redis.keys("*")}
+
+
+async def test_claims_come_in_accepted_order_with_their_payloads(redis: Redis, queue: Queue) -> None:
+    await enqueue(redis, "c", "a", "b", payload=b'{"n":1}')
+
+    first = await claim(queue, 2)
+    rest = await claim(queue, 2)
+
+    assert ids(first) == ["c", "a"]
+    assert ids(rest) == ["b"]
+    assert {job.payload for job in first + rest} == {b'{"n":1}'}
+    assert {job.tries for job in first + rest} == {1}
+
+
+async def test_a_claimed_job_is_out_of_sight_until_its_lease_ends(redis: Redis, queue: Queue) -> None:
+    await enqueue(redis, "a")
+    (job,) = await claim(queue)
+
+    assert await claim(queue) == []
+    await expire(redis, job)
+
+    (again,) = await claim(queue)
+    assert again.tries == 2
+    assert again.lease.token != job.lease.token
+
+
+async def test_who_lost_a_lease_changes_nothing(redis: Redis, queue: Queue) -> None:
+    await enqueue(redis, "a")
+    (zombie,) = await claim(queue)
+    await expire(redis, zombie)
+    (owner,) = await claim(queue)
+    before = await redis.zscore(NAME, "a")
+
+    assert await queue.complete([completion(zombie)]) == [False]
+    assert await queue.bury([burial(zombie)]) == [False]
+    assert await queue.retry([(zombie.lease, 0)]) == [False]
+    assert await queue.release([zombie.lease]) == [False]
+    assert await queue.renew([zombie.lease]) == [Renewal.LOST]
+
+    assert await redis.zscore(NAME, "a") == before
+    assert await redis.exists(keys.job("a")) == 1
+    assert await redis.exists(keys.result("a")) == 0
+    assert await complete(queue, owner)
+
+
+async def test_a_completed_job_leaves_only_its_result(redis: Redis, queue: Queue) -> None:
+    await enqueue(redis, "a", "b@k")
+    for job in await claim(queue):
+        assert await complete(queue, job)
+        assert not await complete(queue, job)
+
+    assert await keyspace(redis) == {keys.clock(NAME), keys.result("a"), keys.result("b@k")}
+    assert await redis.get(keys.result("a")) == b'{"done":true}'
+    assert 0 < await redis.pttl(keys.result("a")) <= 60_000
+
+
+async def test_a_retry_keeps_the_tries_and_the_key(redis: Redis, queue: Queue) -> None:
+    await enqueue(redis, "a@k", "b@k")
+    (job,) = await claim(queue)
+
+    assert await queue.retry([(job.lease, 60_000)]) == [True]
+    assert await claim(queue) == []
+    await redis.zadd(NAME, {"a@k": 1})
+
+    (again,) = await claim(queue)
+    assert (ids([again]), again.tries) == (["a@k"], 2)
+
+
+async def test_a_released_job_is_due_at_its_place_and_not_counted(redis: Redis, queue: Queue) -> None:
+    await enqueue(redis, "a", "b")
+    (job,) = await claim(queue, 1)
+
+    assert await queue.release([job.lease]) == [True]
+
+    again = await claim(queue)
+    assert ids(again) == ["a", "b"]
+    assert again[0].tries == 1
+
+
+async def test_one_job_of_a_key_at_a_time_in_order(redis: Redis, queue: Queue) -> None:
+    await enqueue(redis, "1@k", "2@k", "x", "3@k", "1@other")
+
+    first = await claim(queue)
+    assert ids(first) == ["1@k", "x", "1@other"]
+    for expected in ("2@k", "3@k"):
+        holder = next(job for job in first if job.lease.job_id.endswith(b"@k"))
+        assert await complete(queue, holder)
+        first = await claim(queue)
+        assert ids(first) == [expected]
+
+
+async def test_a_key_goes_on_after_a_dead_letter(redis: Redis, queue: Queue) -> None:
+    await enqueue(redis, "1@k", "2@k", payload=b"\x80poison")
+    (job,) = await claim(queue)
+
+    assert await queue.bury([burial(job)]) == [True]
+
+    assert ids(await claim(queue)) == ["2@k"]
+    assert await redis.get(keys.dead_payload("1@k")) == b"\x80poison"
+    assert await redis.execute_command("HGET", keys.dead_letters(NAME), "1@k") == b'{"code":"failed"}'
+    assert await redis.exists(keys.job("1@k")) == 0
+
+
+async def test_a_crashed_holder_keeps_its_key(redis: Redis, queue: Queue) -> None:
+    await enqueue(redis, "1@k", "2@k")
+    (job,) = await claim(queue)
+    assert await claim(queue) == []
+    await expire(redis, job)
+
+    assert ids(await claim(queue)) == ["1@k"]
+
+
+async def test_a_holder_taken_out_by_hand_frees_its_key_in_order(redis: Redis, queue: Queue) -> None:
+    await enqueue(redis, "1@k", "2@k", "3@k")
+    await claim(queue)
+    await claim(queue)
+    await redis.zrem(NAME, "1@k")
+    await enqueue(redis, "4@k")
+
+    order = []
+    for _ in range(3):
+        (job,) = await claim(queue)
+        order += ids([job])
+        await complete(queue, job)
+    assert order == ["2@k", "3@k", "4@k"]
+
+
+async def test_the_sweep_frees_keys_that_nobody_would_ask_for_again(redis: Redis, queue: Queue) -> None:
+    await enqueue(redis, "1@k", "2@k", "1@kept", "2@kept")
+    await claim(queue)
+    await redis.zrem(NAME, "1@k")
+
+    assert await queue.sweep() == 1
+    assert await queue.sweep() == 0
+
+    assert ids(await claim(queue)) == ["2@k"]
+
+
+async def test_a_hot_key_does_not_hold_up_others(redis: Redis, queue: Queue) -> None:
+    await enqueue(redis, *(f"{number}@hot" for number in range(300)), "cold")
+
+    assert ids(await claim(queue, 2)) == ["0@hot", "cold"]
+
+
+async def test_renewing_moves_the_end_of_the_lease(redis: Redis) -> None:
+    short, long = queue_of(redis, lease_ms=5_000), queue_of(redis)
+    await enqueue(redis, "a")
+    (job,) = await claim(short)
+    before = await redis.zscore(NAME, "a")
+
+    assert await long.renew([job.lease]) == [Renewal.RENEWED]
+
+    after = await redis.zscore(NAME, "a")
+    assert before is not None
+    assert after is not None
+    assert after - before > 50_000
+    assert await redis.pttl(keys.in_progress("a")) > 50_000
+
+
+async def test_a_job_to_be_cancelled_is_told_by_the_renewal(redis: Redis, queue: Queue) -> None:
+    await enqueue(redis, "a")
+    (job,) = await claim(queue)
+    await redis.zadd("arq:abort", {"a": 1})
+
+    assert await queue.renew([job.lease]) == [Renewal.CANCEL]
+
+
+async def test_payloads_that_are_not_fetched(redis: Redis) -> None:
+    queue = queue_of(redis, max_payload_bytes=10)
+    await enqueue(redis, "large", payload=b"x" * 11)
+    await enqueue(redis, "fits", payload=b"x" * 10)
+    await redis.execute_command("LPUSH", keys.job("list"), "x")
+    await redis.execute_command("ZADD", NAME, 1, "list", 2, "gone", 3, b"\xff\xfe")
+
+    found = {job.lease.job_id: (job.payload, job.state) for job in await claim(queue)}
+
+    assert found == {
+        b"large": (None, PayloadState.TOO_LARGE),
+        b"fits": (b"x" * 10, PayloadState.FETCHED),
+        b"list": (None, PayloadState.FOREIGN),
+        b"gone": (None, PayloadState.MISSING),
+        b"\xff\xfe": (None, PayloadState.MISSING),
+    }
+
+
+async def test_a_payload_of_any_type_is_buried_whole(redis: Redis, queue: Queue) -> None:
+    await redis.execute_command("LPUSH", keys.job("list"), "x", "y")
+    await redis.execute_command("ZADD", NAME, 1, "list", 2, b"\xff")
+
+    jobs = await claim(queue)
+    assert await queue.bury([burial(job) for job in jobs]) == [True, True]
+
+    assert await redis.execute_command("LRANGE", keys.dead_payload("list"), 0, -1) == [b"y", b"x"]
+    assert await redis.zscore(keys.dead(NAME), b"\xff") is not None
+    assert await redis.zcard(NAME) == 0
+
+
+async def test_keys_of_another_type_stop_nothing(redis: Redis, queue: Queue) -> None:
+    await enqueue(redis, "a@k", "b@k")
+    await redis.set(keys.retry("a@k"), "many")
+    await redis.execute_command("LPUSH", keys.in_progress("a@k"), "x")
+    await redis.set(f"{NAME}:parked:k", "x")
+
+    (job,) = await claim(queue)
+    assert (ids([job]), job.tries) == (["a@k"], 1)
+    assert await complete(queue, job)
+    assert ids(await claim(queue)) == ["b@k"]
+
+
+async def test_a_foreign_holders_key_changes_nothing_at_all(redis: Redis, queue: Queue) -> None:
+    await enqueue(redis, "a", "b@k")
+    await redis.set(keys.holders(NAME), "x")
+    before = await redis.zrange(NAME, 0, -1, withscores=True)
+
+    with pytest.raises(ResponseError, match="WRONGTYPE"):
+        await claim(queue)
+
+    assert await redis.zrange(NAME, 0, -1, withscores=True) == before
+    assert await redis.exists(keys.in_progress("a"), keys.retry("a")) == 0
+
+
+async def test_claims_tell_when_to_look_again(redis: Redis, queue: Queue) -> None:
+    assert (await queue.claim(1)).next_due_ms is None
+    await enqueue(redis, "a@k", "b@k")
+
+    assert 0 < ((await queue.claim(10)).next_due_ms or 0) <= LEASE_MS
+
+
+async def test_producers_are_told_once_a_channel(redis: Redis, queue: Queue) -> None:
+    await enqueue(redis, "a", "b", "c")
+    jobs = await claim(queue)
+    async with redis.pubsub() as pubsub:
+        await pubsub.subscribe("one", "two")
+        for _ in range(2):
+            await pubsub.get_message(timeout=5)
+
+        await queue.complete([Completion(jobs[0].lease, b"{}", "one"), Completion(jobs[1].lease, b"{}", "one")])
+        await queue.bury([Burial(jobs[2].lease, b"{}", "two", b"{}")])
+
+        told = [await pubsub.get_message(timeout=5) for _ in range(2)]
+    assert [(said["channel"], said["data"]) for said in told if said] == [(b"one", b"a b"), (b"two", b"c")]
+
+
+async def test_a_replayed_letter_keeps_its_id_and_begins_anew(redis: Redis, queue: Queue) -> None:
+    await enqueue(redis, "a@k", payload=b"x")
+    (job,) = await claim(queue)
+    await queue.bury([burial(job)])
+
+    answers = await asyncio.gather(*(REPLAY(redis, [NAME], [keys.wake(NAME), "a@k", "b"]) for _ in range(2)))
+
+    assert sorted(answers) == [[0, 0], [1, 0]]
+    (again,) = await claim(queue)
+    assert (again.lease.job_id, again.payload, again.tries) == (b"a@k", b"x", 1)
+    assert (
+        await redis.exists(keys.dead(NAME), keys.dead_letters(NAME), keys.dead_payload("a@k"), keys.result("a@k")) == 0
+    )
+
+
+async def test_scripts_that_redis_forgot_are_sent_again(redis: Redis, queue: Queue) -> None:
+    await enqueue(redis, "a")
+    await redis.script_flush()
+    (job,) = await claim(queue)
+    await redis.script_flush()
+    assert await complete(queue, job)
