@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 from fakeredis import FakeAsyncRedis
@@ -29,6 +30,10 @@ async def redis(request: pytest.FixtureRequest) -> AsyncIterator[Redis]:
     yield client
     await client.aclose()
     await client.connection_pool.disconnect()
+
+
+async def do(redis: Redis, *command: str | bytes | int) -> Any:
+    return await redis.execute_command(*command)  # type: ignore[no-untyped-call]
 
 
 def queue_of(redis: Redis, *, lease_ms: int = LEASE_MS, max_payload_bytes: int = 1000) -> Queue:
@@ -176,7 +181,7 @@ async def test_a_key_goes_on_after_a_dead_letter(redis: Redis, queue: Queue) -> 
 
     assert ids(await claim(queue)) == ["2@k"]
     assert await redis.get(keys.dead_payload("1@k")) == b"\x80poison"
-    assert await redis.execute_command("HGET", keys.dead_letters(NAME), "1@k") == b'{"code":"failed"}'
+    assert await do(redis, "HGET", keys.dead_letters(NAME), "1@k") == b'{"code":"failed"}'
     assert await redis.exists(keys.job("1@k")) == 0
 
 
@@ -248,8 +253,8 @@ async def test_payloads_that_are_not_fetched(redis: Redis) -> None:
     queue = queue_of(redis, max_payload_bytes=10)
     await enqueue(redis, "large", payload=b"x" * 11)
     await enqueue(redis, "fits", payload=b"x" * 10)
-    await redis.execute_command("LPUSH", keys.job("list"), "x")
-    await redis.execute_command("ZADD", NAME, 1, "list", 2, "gone", 3, b"\xff\xfe")
+    await do(redis, "LPUSH", keys.job("list"), "x")
+    await do(redis, "ZADD", NAME, 1, "list", 2, "gone", 3, b"\xff\xfe")
 
     found = {job.lease.job_id: (job.payload, job.state) for job in await claim(queue)}
 
@@ -263,13 +268,13 @@ async def test_payloads_that_are_not_fetched(redis: Redis) -> None:
 
 
 async def test_a_payload_of_any_type_is_buried_whole(redis: Redis, queue: Queue) -> None:
-    await redis.execute_command("LPUSH", keys.job("list"), "x", "y")
-    await redis.execute_command("ZADD", NAME, 1, "list", 2, b"\xff")
+    await do(redis, "LPUSH", keys.job("list"), "x", "y")
+    await do(redis, "ZADD", NAME, 1, "list", 2, b"\xff")
 
     jobs = await claim(queue)
     assert await queue.bury([burial(job) for job in jobs]) == [True, True]
 
-    assert await redis.execute_command("LRANGE", keys.dead_payload("list"), 0, -1) == [b"y", b"x"]
+    assert await do(redis, "LRANGE", keys.dead_payload("list"), 0, -1) == [b"y", b"x"]
     assert await redis.zscore(keys.dead(NAME), b"\xff") is not None
     assert await redis.zcard(NAME) == 0
 
@@ -277,7 +282,7 @@ async def test_a_payload_of_any_type_is_buried_whole(redis: Redis, queue: Queue)
 async def test_keys_of_another_type_stop_nothing(redis: Redis, queue: Queue) -> None:
     await enqueue(redis, "a@k", "b@k")
     await redis.set(keys.retry("a@k"), "many")
-    await redis.execute_command("LPUSH", keys.in_progress("a@k"), "x")
+    await do(redis, "LPUSH", keys.in_progress("a@k"), "x")
     await redis.set(f"{NAME}:parked:k", "x")
 
     (job,) = await claim(queue)
