@@ -1,4 +1,4 @@
-"""A hold on one accepted job: its status, its result."""
+"""A hold on one accepted job: its status, its result, its cancellation."""
 
 import asyncio
 from enum import StrEnum
@@ -9,6 +9,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from producers import keys
+from producers.cancel import Answer, cancel
 from producers.errors import (
     JobCancelled,
     JobDead,
@@ -24,6 +25,9 @@ from producers.wire import Result, WireError, decode_result
 
 ReplyT = TypeVar("ReplyT", bound=Reply)
 
+PARKED_MS = 1e15
+"""No time, but the score of a job that waits behind another of its ordering key."""
+
 
 class JobStatus(StrEnum):
     """Where a job is on its way."""
@@ -31,7 +35,7 @@ class JobStatus(StrEnum):
     DEFERRED = "deferred"
     """In the queue; its time has not come."""
     QUEUED = "queued"
-    """In the queue; due."""
+    """In the queue; due, or waiting behind another job of its ordering key."""
     RUNNING = "running"
     """Claimed by a worker."""
     DONE = "done"
@@ -91,7 +95,8 @@ class JobHandle(Generic[ReplyT]):
             return JobStatus.UNKNOWN
         if running:
             return JobStatus.RUNNING
-        return JobStatus.DEFERRED if score > seconds * 1000 + microseconds / 1000 else JobStatus.QUEUED
+        deferred = seconds * 1000 + microseconds / 1000 < score < PARKED_MS
+        return JobStatus.DEFERRED if deferred else JobStatus.QUEUED
 
     async def result(self, timeout: float | None = None) -> ReplyT:
         """Wait for the job's end and return its reply.
@@ -132,6 +137,34 @@ class JobHandle(Generic[ReplyT]):
             return decode_result(data)
         except WireError:
             raise self._foreign() from None
+
+    async def cancel(self) -> JobStatus:
+        """Cancel the job, if it can still be cancelled. Safe to repeat.
+
+        Returns what became of it:
+            CANCELLED: it will have no effect. It waited, and is gone from the queue; or it was cancelled before.
+            RUNNING, QUEUED: a worker runs it, or had it before and gave it back: workers were asked to cancel it. It is
+                cancelled within moments, unless its COMMIT is under way or past; `result` tells which.
+            DONE, REJECTED, DEAD: it had ended already; nothing was changed.
+            UNKNOWN: Redis knows neither the job nor its outcome.
+
+        A job that was cancelled while it waited leaves no trace in the ledger: whoever puts the same id and payload
+        into the queue by hand makes it run. Its id is remembered as cancelled for an hour.
+
+        Raises:
+            RedisUnavailable: when Redis did not tell, so that it may have happened.
+            RedisRefused: when Redis takes no writes, so that nothing has happened.
+        """
+        answer, result = await cancel(self._redis, self._queue, self.job_id)
+        match answer:
+            case Answer.CANCELLED:
+                return JobStatus.CANCELLED
+            case Answer.WORKER_ASKED:
+                return JobStatus.RUNNING
+            case Answer.NEXT_WORKER_ASKED:
+                return JobStatus.QUEUED
+            case Answer.NOT_QUEUED:
+                return JobStatus.UNKNOWN if result is None else _ended(result)
 
     def _foreign(self) -> JobDead:
         # Somebody else's result under this id, or a worker of another contract.

@@ -69,6 +69,11 @@ def holders(queue: str) -> str:
     return f"{queue}:holders"
 
 
+def parked(queue: str, ordering_key: str) -> str:
+    """Sorted set: the jobs that wait behind the holder of this ordering key, by their places in the queue."""
+    return f"{queue}:parked:{ordering_key}"
+
+
 def results(queue: str, producer: str) -> str:
     """Channel: ids of ended jobs that this producer enqueued, separated by spaces."""
     return f"{queue}:results:{producer}"

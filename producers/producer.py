@@ -29,6 +29,9 @@ from producers.sender import Sender, pieces
 
 ReplyT = TypeVar("ReplyT", bound=Reply)
 
+LONGEST_NAME = 256
+"""Of a producer, in characters: with a longer header no worker would read its jobs."""
+
 
 class Producer:
     """Enqueues jobs and waits for their outcomes. An async context manager.
@@ -41,7 +44,7 @@ class Producer:
         name: who enqueues, as the jobs' `producer` header begins; default: this host's name.
 
     Raises:
-        ValueError: when there is no URL, or one that is not Redis's, or no time to try in.
+        ValueError: when there is no URL, or one that is not Redis's, no time to try in, or too long a name.
     """
 
     def __init__(
@@ -58,7 +61,10 @@ class Producer:
             raise ValueError("REDIS_URL is not set: pass a URL, or export REDIS_URL=redis://localhost:6379/0")
         self._queue = queue
         # Of this object alone: workers tell it, and no other, of the ends of its jobs.
-        me = f"{name or socket.gethostname()}:{ids.new_id()}"
+        name = name or socket.gethostname()
+        if len(name) > LONGEST_NAME:
+            raise ValueError(f"name must have at most {LONGEST_NAME} characters")
+        me = f"{name}:{ids.new_id()}"
         self._headers = {"producer": me}
         if timeout_seconds <= 0:
             raise ValueError("timeout_seconds must be more than 0")

@@ -190,3 +190,7 @@ class SyncJobHandle(Generic[ReplyT]):
     def result(self, timeout: float | None = None) -> ReplyT:
         """See `JobHandle.result`."""
         return self._producer._run(self._handle.result(timeout))  # noqa: SLF001
+
+    def cancel(self) -> JobStatus:
+        """See `JobHandle.cancel`."""
+        return self._producer._run(self._handle.cancel())  # noqa: SLF001

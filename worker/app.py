@@ -1,20 +1,22 @@
 """The one place where the parts are joined: from settings to a worker that runs."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from datetime import timedelta
 from typing import Any, cast
 
 import structlog
 import uvloop
 from arq.connections import RedisSettings
+from redis.asyncio import Redis
 from redis.asyncio.connection import parse_url
 from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
 from producers import wire
 from producers.connection import connect
 from worker.database.engine import create_engine, create_sessions, create_tables
+from worker.engine import compatibility
 from worker.engine.classify import classify, describe
 from worker.engine.execution import Tick
 from worker.engine.outcome import Release
@@ -25,6 +27,7 @@ from worker.engine.transaction import Transaction
 from worker.engine.worker import EngineWorker, Options
 from worker.jobs import REGISTRY, SCHEDULE, Retention, ScheduledJob
 from worker.ops import logs
+from worker.ops.dead_letters import DeadLetters
 from worker.settings import Settings, SettingsError
 
 log = structlog.get_logger("worker")
@@ -38,8 +41,12 @@ Hook = Callable[[dict[str, Any]], Awaitable[None]]
 
 
 def worker_settings(settings: Settings, *, burst: bool = False) -> dict[str, Any]:
-    """The arguments of arq's `Worker`, for these settings."""
-    return {
+    """The arguments of arq's `Worker`, for these settings.
+
+    Raises:
+        Incompatible: (of `worker.engine.compatibility`) when the arq or SQLAlchemy that is installed does not fit.
+    """
+    arguments = {
         "functions": functions(REGISTRY.values(), settings.job_timeout_seconds),
         "cron_jobs": cron_jobs(SCHEDULE.values(), run_tick, CRON_TIMEOUT_SECONDS),
         "queue_name": settings.queue,
@@ -57,6 +64,8 @@ def worker_settings(settings: Settings, *, burst: bool = False) -> dict[str, Any
         "job_deserializer": _bounded_loads(settings.max_payload_bytes),
         "log_results": False,
     }
+    compatibility.check(arguments)
+    return arguments
 
 
 def run(settings: Settings, *, burst: bool = False) -> None:
@@ -68,11 +77,14 @@ def run(settings: Settings, *, burst: bool = False) -> None:
 
 def engine_worker(settings: Settings, *, burst: bool = False) -> EngineWorker:
     """This project's worker, for these settings."""
+    redis = connect(settings.redis_url.get_secret_value(), queue=settings.queue)
+    schedule = [*SCHEDULE.values(), _dead_letter_purge(redis, settings)]
     arq = worker_settings(settings, burst=burst)
+    arq["cron_jobs"] = cron_jobs(schedule, run_tick, CRON_TIMEOUT_SECONDS)
     del arq["redis_settings"], arq["poll_delay"]
     return EngineWorker(
         effects=lambda ctx: cast("Transaction", ctx["transaction"]),
-        ticks=_ticks,
+        ticks=_ticks(schedule),
         database_ready=lambda ctx: _ping(ctx["engine"]),
         options=Options(
             concurrency=settings.concurrency,
@@ -82,16 +94,28 @@ def engine_worker(settings: Settings, *, burst: bool = False) -> EngineWorker:
             result_ttl_seconds=settings.result_ttl_seconds,
             max_payload_bytes=settings.max_payload_bytes,
         ),
-        redis_pool=connect(settings.redis_url.get_secret_value(), queue=settings.queue),
+        redis_pool=redis,
         **arq,
     )
 
 
-def _ticks(ctx: dict[Any, Any]) -> dict[str, Tick]:
-    def tick(job: ScheduledJob) -> Tick:
+def _ticks(schedule: Iterable[ScheduledJob]) -> Callable[[dict[Any, Any]], dict[str, Tick]]:
+    def tick(ctx: dict[Any, Any], job: ScheduledJob) -> Tick:
         return lambda tick_id: run_tick(ctx | {"job_id": tick_id}, job)
 
-    return {f"cron:{name}": tick(job) for name, job in SCHEDULE.items()}
+    return lambda ctx: {f"cron:{job.name}": tick(ctx, job) for job in schedule}
+
+
+def _dead_letter_purge(redis: Redis, settings: Settings) -> ScheduledJob:
+    """The scheduled job that deletes old dead letters. Jobs know no Redis, so this one is made where it is at hand."""
+    letters = DeadLetters(redis, settings.queue)
+
+    async def purge(_sessions: async_sessionmaker[AsyncSession], _retention: Retention) -> int:
+        if not settings.dead_letter_retention_days:
+            return 0
+        return await letters.purge_older(timedelta(days=settings.dead_letter_retention_days))
+
+    return ScheduledJob("purge_dead_letters", purge, minutes=frozenset({37}), hours=None)
 
 
 async def _ping(engine: AsyncEngine) -> None:
@@ -184,7 +208,7 @@ def __getattr__(name: str) -> Any:
     if name != "WorkerSettings":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     try:
-        settings = Settings.load()
-    except SettingsError as error:
+        arguments = worker_settings(Settings.load())
+    except (SettingsError, compatibility.Incompatible) as error:
         raise SystemExit(str(error)) from None
-    return type("WorkerSettings", (), worker_settings(settings))
+    return type("WorkerSettings", (), arguments)

@@ -63,6 +63,9 @@ class Settings(BaseSettings):
     ledger_retention_days: Annotated[int, Field(ge=1, le=3650)] = Field(
         14, description="how long the ledger keeps an outcome"
     )
+    dead_letter_retention_days: Annotated[int, Field(ge=0, le=36_500)] = Field(
+        30, description="delete dead letters after this many days; 0: never"
+    )
     inactive_user_days: Annotated[int, Field(ge=0, le=36_500)] = Field(
         0, description="delete users inactive for longer than this many days; 0: never"
     )

@@ -7,7 +7,6 @@ import typer
 
 from producers.cli.jobs import add_command
 from producers.cli.load_command import EXAMPLES, HELP, load
-from producers.cli.options import close_stdout
 from producers.cli.output import Exit, Failure, print_error
 from producers.messages import MESSAGES
 
@@ -60,7 +59,3 @@ def main(arguments: Sequence[str]) -> int:
     except (KeyboardInterrupt, typer.Abort):
         print_error("interrupted")
         return Exit.INTERRUPTED
-    except BrokenPipeError:
-        # Whoever read the output has seen enough.
-        close_stdout()
-        return Exit.OK

@@ -129,8 +129,8 @@ class Load:
     async def _send(self) -> None:
         jobs, self._jobs, self._bytes = self._jobs, [], 0
         self._progress()
+        await _let_interrupts_through()
         if self._sender is None or not jobs:
-            await asyncio.sleep(0)  # lets an interrupt through
             return
         self.next_line = jobs[0][0]
         answers = await self._sender.send([job for _, job in jobs])
@@ -149,3 +149,11 @@ class Load:
     def _bad(self, line: BadLine) -> None:
         self.refused += 1
         self._refuse(line)
+
+
+async def _let_interrupts_through() -> None:
+    await asyncio.sleep(0)
+    # Up to Python 3.11 `wait_for`, which redis-py sends with, may take a cancel and keep it to itself.
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError

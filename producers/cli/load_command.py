@@ -89,8 +89,6 @@ def load(
                 raise Failure("--errors names the file that is loaded: name another", Exit.USAGE)
             kept = None if errors is None else stack.enter_context(errors.open("w", encoding="utf-8"))
             raise typer.Exit(_load(source, settings, kept))
-        except BrokenPipeError:
-            raise
         except OSError as error:
             raise Failure(f"{error.filename or file}: {error.strerror}", Exit.USAGE) from None
 

@@ -1,7 +1,6 @@
 """The options that the commands share, and connecting as they say."""
 
 import math
-import os
 from typing import Annotated
 
 import typer
@@ -95,8 +94,3 @@ def failure(error: ProducerError) -> Failure:
 def sentence(error: object) -> str:
     """The text of an error as the first half of a sentence: Redis's own ends in a full stop, or does not."""
     return str(error).rstrip(". ")
-
-
-def close_stdout() -> None:
-    """After a broken pipe: keep the interpreter from flushing, and failing, once more at its end."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

@@ -1,6 +1,7 @@
 """What the command prints: text on a terminal, one JSON object a line in a pipe, and errors on stderr, a line each."""
 
 import json
+import os
 import sys
 from collections.abc import Mapping
 from enum import IntEnum
@@ -72,8 +73,17 @@ def print_job(answer: Mapping[str, Any]) -> None:
 
 def print_json(answer: Mapping[str, Any]) -> None:
     """Print one JSON object as one line of ASCII, so that no encoding of a pipe can spoil it."""
-    sys.stdout.write(json.dumps(answer) + "\n")
-    sys.stdout.flush()
+    print_line(json.dumps(answer))
+
+
+def print_line(text: str) -> None:
+    """Print a line at once. Whoever closed the pipe has seen enough: what the command did is done all the same."""
+    try:
+        sys.stdout.write(text + "\n")
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Else the interpreter would try once more at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def printable(text: str) -> str:

@@ -12,7 +12,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 
 from producers.cli.lines import Lines
 from producers.cli.load import Load
-from producers.cli.output import print_json, printable
+from producers.cli.output import print_json, print_line, printable
 from producers.cli.records import BadLine
 
 PRINTED_LINES = 20
@@ -66,8 +66,7 @@ class Summary:
         """Print it: a sentence on a terminal, a JSON object in a pipe."""
         seconds = max(time.monotonic() - self._began, 0.001)
         if sys.stdout.isatty():
-            sys.stdout.write(self._sentence(seconds) + "\n")
-            sys.stdout.flush()
+            print_line(self._sentence(seconds))
         else:
             print_json(self._object(seconds) | ({} if finished else {"next_line": self._load.next_line}))
 

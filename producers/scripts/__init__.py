@@ -50,3 +50,4 @@ class Script:
 
 
 ENQUEUE = Script(__package__, "enqueue.lua")
+CANCEL = Script(__package__, "cancel.lua")

@@ -1,11 +1,13 @@
 """The ledger: which jobs have had their outcome, and what it was."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
-from sqlalchemy import any_, bindparam, delete, func, select, update
-from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
+from sqlalchemy import any_, delete, func, select
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Session
 
 from worker.database.models import LedgerRow, Outcome
 
@@ -23,43 +25,62 @@ class Entry:
     digest: bytes | None = None
 
 
-_INSERT = insert(LedgerRow).on_conflict_do_nothing(index_elements=[LedgerRow.job_id])
-_SET_REPLY = update(LedgerRow).where(LedgerRow.job_id == bindparam("of_job")).values(reply=bindparam("reply"))
-_FIND = select(
-    LedgerRow.job_id, LedgerRow.job, LedgerRow.outcome, LedgerRow.code, LedgerRow.detail, LedgerRow.reply,
-    LedgerRow.digest,
-).where(LedgerRow.job_id == bindparam("of_job"))  # fmt: skip
+class TransactionEnded(Exception):
+    """A handler ended the transaction that it was given: its effect and its record are no longer one."""
 
 
-async def enter(connection: AsyncConnection, entry: Entry) -> bool:
+# Sent to asyncpg as they are: compiling them with SQLAlchemy would add a fifth to what a whole job costs.
+_INSERT = """
+INSERT INTO job_ledger (job_id, job, outcome, code, detail, reply, digest) VALUES ($1, $2, $3, $4, $5, $6, $7)
+ON CONFLICT (job_id) DO NOTHING
+"""
+_SET_REPLY = "UPDATE job_ledger SET reply = $2 WHERE job_id = $1"
+# Locked in one order, so that two who forget the same jobs at once wait for, and not on, each other.
+_FORGET_DEAD = """
+WITH dead AS MATERIALIZED (
+    SELECT job_id FROM job_ledger WHERE job_id = ANY($1::varchar[]) AND outcome = 'dead' ORDER BY job_id FOR UPDATE
+)
+DELETE FROM job_ledger USING dead WHERE job_ledger.job_id = dead.job_id
+RETURNING job_ledger.job_id, job, outcome, code, detail, reply::text, digest
+"""
+
+
+async def enter(session: AsyncSession, entry: Entry) -> bool:
     """Write the outcome of a job unless it has one already; whether it was written.
 
     Waits while another transaction that has written the same job is open, and then sees what became of it.
     """
-    result = await connection.execute(
-        _INSERT,
-        {
-            "job_id": entry.job_id,
-            "job": entry.job,
-            "outcome": entry.outcome,
-            "code": entry.code,
-            "detail": entry.detail,
-            "reply": entry.reply,
-            "digest": entry.digest,
-        },
-    )
-    return result.rowcount == 1
+    values = entry.job_id, entry.job, entry.outcome, entry.code, entry.detail, entry.reply, entry.digest
+    return await session.run_sync(_execute, _INSERT, values) == 1
 
 
-async def set_reply(connection: AsyncConnection, job_id: str, reply: str) -> None:
-    """Add the reply to a row that this transaction has entered."""
-    await connection.execute(_SET_REPLY, {"of_job": job_id, "reply": reply})
+async def set_reply(session: AsyncSession, job_id: str, reply: str) -> None:
+    """Add the reply to a row that this transaction has entered.
+
+    Raises:
+        TransactionEnded: when the row is not there: somebody rolled the transaction back meanwhile.
+    """
+    if await session.run_sync(_execute, _SET_REPLY, (job_id, reply)) != 1:
+        raise TransactionEnded
 
 
-async def find(connection: AsyncConnection, job_id: str) -> Entry | None:
+async def find(session: AsyncSession, job_id: str) -> Entry | None:
     """The outcome of a job, or None when it has none."""
-    row = (await connection.execute(_FIND, {"of_job": job_id})).one_or_none()
-    return None if row is None else Entry(*row)
+    row = await session.scalar(
+        select(LedgerRow).where(LedgerRow.job_id == job_id), execution_options={"populate_existing": True}
+    )
+    if row is None:
+        return None
+    return Entry(row.job_id, row.job, row.outcome, row.code, row.detail, row.reply, row.digest)
+
+
+async def forget_dead(session: AsyncSession, job_ids: Sequence[str]) -> list[Entry]:
+    """Delete the rows of those of these jobs that are dead, so that they can be tried anew; returns what was deleted.
+
+    Waits while another transaction does the same. Any other outcome stays: a job that is done is never done again.
+    """
+    rows = await (await session.connection()).exec_driver_sql(_FORGET_DEAD, (list(job_ids),))
+    return [Entry(*tuple(row)) for row in rows]
 
 
 async def purge(session: AsyncSession, before: datetime, limit: int) -> int:
@@ -73,3 +94,8 @@ async def purge(session: AsyncSession, before: datetime, limit: int) -> int:
         execution_options={"synchronize_session": False},
     )
     return len(deleted.all())
+
+
+def _execute(session: Session, statement: str, values: tuple[Any, ...]) -> int:
+    count: int = session.connection().exec_driver_sql(statement, values).rowcount
+    return count

@@ -9,7 +9,6 @@ from datetime import UTC, datetime
 from typing import Protocol, assert_never
 
 from producers import ids, keys, wire
-from producers.errors import CANCELLED
 from worker.engine.classify import classify, describe
 from worker.engine.journal import log_attempt
 from worker.engine.outcome import Attempt, Dead, Done, Outcome, Rejected, Release, Retry
@@ -23,6 +22,7 @@ _NO_PAYLOAD = {
     PayloadState.TOO_LARGE: Dead("too_large", "the payload is larger than WORKER_MAX_PAYLOAD_BYTES"),
     PayloadState.FOREIGN: Dead("undecodable", "the payload's key is no string"),
 }
+_CANCELLED = Rejected("cancelled", "the job was cancelled")
 
 
 class Effects(Protocol):
@@ -31,8 +31,8 @@ class Effects(Protocol):
     async def run(self, claim: Claim) -> Attempt:
         """Try a job once; raises only when it is cancelled."""
 
-    async def settle(self, claim: Claim, outcome: Dead) -> Outcome | Release:
-        """Write down the outcome of a job that cannot be tried, unless it has one already."""
+    async def settle(self, claim: Claim, outcome: Rejected | Dead) -> Outcome | Release:
+        """Write down the outcome of a job that is not to be tried, unless it has one already."""
 
 
 Tick = Callable[[str], Awaitable[None]]
@@ -95,10 +95,7 @@ class Execution:
         except asyncio.CancelledError:
             if job.lost:
                 return None
-            if not job.cancelled:
-                attempt = Release("the worker stops")
-            else:
-                return self._cancelled(job)
+            attempt = await self._cancelled(job) if job.cancelled else Release("the worker stops", outage=False)
         ended_ms = time.time() * 1000
         wait_ms = max(0.0, job.started_ms - float(job.claimed.lease.score))
         log_attempt(job.claim, attempt, wait_ms=wait_ms, run_ms=ended_ms - job.started_ms)
@@ -114,11 +111,19 @@ class Execution:
             return await self._end(claim, Dead("undecodable", str(error)))
         claim.job, claim.fields = envelope.f, envelope.k
         job.headers, job.enqueued_ms = envelope.h, envelope.et
+        if job.cancelled or claimed.state is PayloadState.CANCEL:
+            return await self._end(claim, _CANCELLED)
         if (tick := self._ticks.get(claim.job)) is not None:
             return await _run_tick(tick, claim.job_id)
         return await self._effects.run(claim)
 
-    async def _end(self, claim: Claim, outcome: Dead) -> Attempt:
+    async def _cancelled(self, job: Job) -> Attempt:
+        # By way of the ledger: an earlier delivery may have committed, or may be about to.
+        if (task := asyncio.current_task()) is not None:
+            task.uncancel()
+        return await self._end(job.claim, _CANCELLED)
+
+    async def _end(self, claim: Claim, outcome: Rejected | Dead) -> Attempt:
         # What is no job id may be anything at all, so it is not written down.
         return await self._effects.settle(claim, outcome) if ids.is_job_id(claim.job_id) else outcome
 
@@ -137,17 +142,12 @@ class Execution:
                 return Burial(lease, result, self._channel(job), self._letter(job, attempt))
             case Retry():
                 return RetryLater(lease, round(backoff_seconds(job.claim.tries) * 1000))
-            case Release(detail):
-                self._database_lost(detail)
+            case Release(detail, outage):
+                if outage:
+                    self._database_lost(detail)
                 return GiveBack(lease)
             case _:
                 assert_never(attempt)
-
-    def _cancelled(self, job: Job) -> Settlement:
-        result = self._result(
-            job, _failure(CANCELLED, "the job was cancelled"), done=False, ended_ms=round(time.time() * 1000)
-        )
-        return Completion(job.claimed.lease, result, self._channel(job))
 
     def _result(self, job: Job, reply: bytes, *, done: bool, ended_ms: int) -> bytes:
         return wire.encode_result(

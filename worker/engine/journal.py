@@ -14,8 +14,7 @@ log = structlog.get_logger("worker.job")
 def log_attempt(claim: Claim, attempt: Attempt, *, wait_ms: float, run_ms: float) -> None:
     """The one line that a job leaves in the log each time it was tried."""
     line: dict[str, Any] = {
-        # What is no job id may hold anything.
-        "job_id": claim.job_id if ids.is_job_id(claim.job_id) else None,
+        "job_id": loggable(claim.job_id.encode()),
         "job": claim.job,
         "try": claim.tries,
         "wait_ms": round(wait_ms, 1),
@@ -34,3 +33,13 @@ def log_attempt(claim: Claim, attempt: Attempt, *, wait_ms: float, run_ms: float
             log.warning("job_retried", outcome="retry", code=code, detail=detail, **line)
         case Release(detail):
             log.warning("job_released", outcome="release", detail=detail, **line)
+
+
+def loggable(job_id: bytes) -> str | None:
+    """The id as logs may hold it: None when it is no job id, for then it may be anything.
+
+    >>> loggable(b"import-7@user:42"), loggable(b"ada@example.com, hunter2"), loggable(b"\\xff")
+    ('import-7@user:42', None, None)
+    """
+    text = job_id.decode("ascii", "replace")
+    return text if ids.is_job_id(text) else None

@@ -1,6 +1,7 @@
 """What became of a job: its outcome, or why it has none yet."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from producers.errors import DeadCode, RejectedCode
 
@@ -14,9 +15,9 @@ class Done:
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """The request cannot be honoured, and left no trace."""
+    """The request cannot be honoured, and left no trace; or it was cancelled, which is an answer as well."""
 
-    code: RejectedCode
+    code: RejectedCode | Literal["cancelled"]
     detail: str
 
 
@@ -41,6 +42,8 @@ class Release:
     """The job could not be tried, for no fault of its own: give it back without counting."""
 
     detail: str
+    outage: bool = True
+    """Whether the database is to blame, so that nothing else can be tried either."""
 
 
 Outcome = Done | Rejected | Dead

@@ -23,6 +23,8 @@ class PayloadState(IntEnum):
     TOO_LARGE = 2
     FOREIGN = 3
     """The payload's key is of a type other than string."""
+    CANCEL = 4
+    """It was fetched, and somebody wants the job cancelled."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ async def run_tick(ctx: dict[Any, Any], job: ScheduledJob) -> None:
     started = time.monotonic()
     async with session_scope(sessions) as session:
         entry = ledger.Entry(ctx["job_id"], job.name, "done")
-        first = await ledger.enter(await session.connection(), entry)
+        first = await ledger.enter(session, entry)
     if not first:
         log.info("tick_skipped", job=job.name, job_id=ctx["job_id"])
         return

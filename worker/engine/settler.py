@@ -9,6 +9,7 @@ import structlog
 from redis.exceptions import RedisError
 
 from producers.scripts import NotSent
+from worker.engine.journal import loggable
 from worker.engine.outage import Outage
 from worker.engine.queue import Burial, Completion, Lease, Queue
 
@@ -113,7 +114,7 @@ class Settler:
         for item, held in zip(items, await call(items), strict=True):
             if not held and not repeated:
                 # Another worker has claimed it meanwhile, and finds the outcome in the ledger.
-                log.warning("lease_lost", job_id=item.lease.job_id.decode("ascii", "replace"))
+                log.warning("lease_lost", job_id=loggable(item.lease.job_id))
 
 
 def _of(kind: type[S], batch: Sequence[Settlement]) -> list[S]:

@@ -12,14 +12,14 @@ from typing import Any
 
 from pydantic import ValidationError
 from pydantic_core import to_json
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_sessionmaker
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from producers import ids, wire
 from producers.messages import Message, problems
 from worker.database import ledger
 from worker.database.ledger import Entry
 from worker.database.models import Outcome as OutcomeName
-from worker.engine.classify import classify
+from worker.engine.classify import classify, describe
 from worker.engine.outcome import Attempt, Dead, Done, Outcome, Rejected, Release, Retry
 from worker.jobs.registry import JobType
 
@@ -85,54 +85,57 @@ class Transaction:
             return await self._settle(claim, attempt, digest)
         return attempt
 
-    async def settle(self, claim: Claim, outcome: Dead) -> Outcome | Release:
-        """Write down the outcome of a job that cannot be tried; should it have one already, that one is returned."""
+    async def settle(self, claim: Claim, outcome: Rejected | Dead) -> Outcome | Release:
+        """Write down the outcome of a job that is not to be tried; should it have one already, that one is returned."""
         return await self._settle(claim, outcome, None)
 
     async def _attempt(self, claim: Claim, job: JobType, message: Message[Any], digest: bytes) -> Attempt:
-        connection: AsyncConnection | None = None
-        async with self._sessions() as session:
-            try:
-                async with asyncio.timeout(self._timeout_seconds):
-                    connection = await session.connection()
-                    if not await ledger.enter(connection, Entry(claim.job_id, claim.job, "done", digest=digest)):
-                        return await self._stored(connection, claim, digest)
-                    reply = (await job.handler(session, message)).model_dump_json()
-                    await session.flush()
-                    await ledger.set_reply(connection, claim.job_id, reply)
-                claim.committing = True
-                await session.commit()
-            except Exception as error:  # noqa: BLE001  # every exception is told apart by the table
-                await _roll_back(session)
-                attempt = classify(error)
-                if connection is None and not isinstance(attempt, Release):
-                    # Whatever kept it from a connection, the job was not tried.
-                    return Release("the database cannot be reached")
-                return attempt
-        return Done(reply)
+        session = self._sessions()
+        tried = False
+        try:
+            async with asyncio.timeout(self._timeout_seconds):
+                if not await ledger.enter(session, Entry(claim.job_id, claim.job, "done", digest=digest)):
+                    return await self._stored(session, claim, digest)
+                tried = True
+                reply = (await job.handler(session, message)).model_dump_json()
+                await ledger.set_reply(session, claim.job_id, reply)
+            claim.committing = True
+            await session.commit()
+            # With its commit the session has given its connection back.
+            return Done(reply)
+        except Exception as error:  # noqa: BLE001  # every exception is told apart by the table
+            attempt = classify(error)
+            if not tried and not isinstance(attempt, Release):
+                return Release(f"the ledger could not be asked: {describe(error)}", outage=False)
+            return attempt
+        finally:
+            await _end(session)
 
     async def _settle(self, claim: Claim, outcome: Rejected | Dead, digest: bytes | None) -> Outcome | Release:
         """Write down an outcome that left no trace of its own, unless the job has one already."""
         kind: OutcomeName = "rejected" if isinstance(outcome, Rejected) else "dead"
         entry = Entry(claim.job_id, claim.job, kind, code=outcome.code, detail=outcome.detail, digest=digest)
-        async with self._sessions() as session:
-            try:
-                connection = await session.connection()
-                if not await ledger.enter(connection, entry):
-                    return await self._stored(connection, claim, digest)
-                claim.committing = True
-                await session.commit()
-            except Exception as error:  # noqa: BLE001  # whatever it is, the job keeps its turn and comes back
-                await _roll_back(session)
-                attempt = classify(error)
-                return attempt if isinstance(attempt, Release) else Release(f"not written down: {attempt.detail}")
-        return outcome
+        session = self._sessions()
+        try:
+            if not await ledger.enter(session, entry):
+                return await self._stored(session, claim, digest)
+            claim.committing = True
+            await session.commit()
+        except Exception as error:  # noqa: BLE001  # whatever it is, the job keeps its turn and comes back
+            attempt = classify(error)
+            if isinstance(attempt, Release):
+                return attempt
+            return Release(f"the outcome could not be written down: {describe(error)}", outage=False)
+        else:
+            return outcome
+        finally:
+            await _end(session)
 
-    async def _stored(self, connection: AsyncConnection, claim: Claim, digest: bytes | None) -> Outcome | Release:
+    async def _stored(self, session: AsyncSession, claim: Claim, digest: bytes | None) -> Outcome | Release:
         """The outcome that the job had before."""
-        entry = await ledger.find(connection, claim.job_id)
+        entry = await ledger.find(session, claim.job_id)
         if entry is None:
-            return Release("the ledger row was purged while it was read")
+            return Release("the ledger row was purged while it was read", outage=False)
         claim.redelivered = True
         if digest is not None and entry.digest is not None and digest != entry.digest:
             return Rejected("conflict", "this job id stands for another content")
@@ -149,8 +152,12 @@ def _raw_digest(claim: Claim) -> bytes:
     return wire.digest(claim.job, to_json(claim.fields))
 
 
-async def _roll_back(session: AsyncSession) -> None:
+async def _end(session: AsyncSession) -> None:
+    """Give back the connection, and with it the transaction if there is one."""
+    if not session.in_transaction():
+        return
     try:
-        await session.rollback()
+        # In a task of its own: a try that is cancelled must still leave no connection checked out.
+        await asyncio.shield(session.close())
     except Exception:  # noqa: BLE001  # the connection is gone, and the transaction with it
         await session.invalidate()

@@ -25,6 +25,7 @@ from producers import keys
 from producers.listener import Listener
 from worker.engine.classify import describe
 from worker.engine.execution import Effects, Execution, Job, Tick
+from worker.engine.journal import loggable
 from worker.engine.outage import Outage
 from worker.engine.queue import Lease, Queue, Renewal
 from worker.engine.settler import GiveBack, Settler, reason
@@ -240,7 +241,11 @@ class EngineWorker(Worker):
                 await self._changed.wait()
 
     async def _queue_is_empty(self) -> bool:
-        return await self._settler.flushed(FAREWELL_SECONDS) == 0 and not await self.pool.zcard(self.queue_name)
+        try:
+            return await self._settler.flushed(FAREWELL_SECONDS) == 0 and not await self.pool.zcard(self.queue_name)
+        except (RedisError, OSError) as error:
+            self._redis.met(reason(error))
+            return False
 
     async def _wait_out_outages(self) -> None:
         outage = self._redis if self._redis.lasts else self._database
@@ -311,14 +316,21 @@ class EngineWorker(Worker):
                 continue
             if renewal is Renewal.LOST:
                 job.lost = True
-                log.warning("lease_lost", job_id=job.claim.job_id)
+                log.warning("lease_lost", job_id=loggable(lease.job_id))
             else:
                 job.cancelled = True
             _cancel([job])
 
     async def _beat(self) -> None:
         now = time.time()
-        said = json.dumps({"at": round(now, 3), "running": len(self._active), "concurrency": self._options.concurrency})
+        said = json.dumps(
+            {
+                "at": round(now, 3),
+                "running": len(self._active),
+                "held": len(self._held),
+                "concurrency": self._options.concurrency,
+            }
+        )
         async with self.pool.pipeline(transaction=False) as pipeline:
             pipeline.hset(keys.workers(self.queue_name), self.name, said)
             pipeline.psetex(

@@ -58,7 +58,12 @@ def configure(log_format: Literal["json", "console"], level: str) -> None:
 def _renderer(log_format: Literal["json", "console"]) -> structlog.typing.Processor:
     if log_format == "console":
         return structlog.dev.ConsoleRenderer(colors=sys.stdout.isatty())
-    return structlog.processors.JSONRenderer(serializer=lambda event, **_: to_json(event, fallback=lambda value: type(value).__name__))
+    return structlog.processors.JSONRenderer(serializer=_to_json)
+
+
+def _to_json(event: Any, **_: Any) -> bytes:
+    # What JSON has no form for is told by its type: its repr might hold anything.
+    return to_json(event, fallback=lambda value: type(value).__name__)
 
 
 def _as_text(renderer: structlog.typing.Processor) -> structlog.typing.Processor:

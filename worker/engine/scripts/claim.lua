@@ -8,7 +8,7 @@
 --
 -- Returns the milliseconds until something in the queue is due again (-1: nothing is), then five values a job:
 --   id, the payload (or false), tries begun (this one included), the score it had,
---   state: 0 payload, 1 no payload, 2 too large, 3 a key of another type
+--   state: 0 payload, 1 no payload, 2 too large, 3 a key of another type, 4 payload, and the job is to be cancelled
 --
 -- A claimed job's score is the end of its lease: it is out of sight of all workers and comes back by itself. A due job
 -- whose ordering key is held by another job of the queue is parked: listed under the key, its score out of reach. Each
@@ -25,6 +25,8 @@ local looks_left = count + 2000
 redis.call('HLEN', holders) -- fails here, before the first write, should the key be of another type
 
 local claimed, found = {-1}, 0
+local cancelling = redis.pcall('ZCARD', 'arq:abort')
+cancelling = type(cancelling) == 'number' and cancelling > 0
 
 local function park(id, score, key)
   if type(redis.pcall('ZADD', parked_key(key), score, id)) == 'table' then
@@ -78,6 +80,7 @@ while found < count and looks_left > 0 do
       redis.call('SET', lease_key(id), token, 'PX', ARGV[2])
       redis.call('ZADD', queue, until_score, id)
       local payload, state = fetch(id)
+      if cancelling and state == 0 and to_be_cancelled(id) then state = 4 end
       local at = 5 * found + 2
       claimed[at], claimed[at + 1], claimed[at + 2], claimed[at + 3], claimed[at + 4] = id, payload, tries, score, state
       found = found + 1

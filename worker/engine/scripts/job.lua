@@ -25,6 +25,12 @@ local function ordering_key(id) return string.match(id, '^[^@]*@(.+)$') end
 -- Whether this claim of the job still holds. A worker that lost its lease must not touch what another has claimed.
 local function holds(id, token) return redis.pcall('GET', lease_key(id)) == token end
 
+-- Whether somebody wants the job cancelled. A key of another type, a stranger's, says nothing.
+local function to_be_cancelled(id)
+  local asked = redis.pcall('ZSCORE', 'arq:abort', id)
+  return asked and type(asked) ~= 'table'
+end
+
 -- Let the next job of an ordering key come, at its own place in the queue. Repeating it changes nothing.
 local function pass_on(key)
   local next_id, score = unpack(redis.call('ZPOPMIN', parked_key(key)))
@@ -43,7 +49,7 @@ end
 local function leave(id)
   redis.call('ZREM', queue, id)
   redis.call('DEL', lease_key(id), tries_key(id))
-  redis.call('ZREM', 'arq:abort', id)
+  redis.pcall('ZREM', 'arq:abort', id)
   local key = ordering_key(id)
   if key and redis.call('HGET', holders, key) == id then pass_on(key) end
 end

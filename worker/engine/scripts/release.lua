@@ -13,7 +13,8 @@ for i = 2, #ARGV, 3 do
   if holds(id, token) then
     redis.call('DEL', lease_key(id))
     redis.call('ZADD', queue, score, id)
-    if redis.call('DECR', tries_key(id)) <= 0 then redis.call('DEL', tries_key(id)) end
+    -- Nought at the least, and not gone: whether a job was ever claimed matters when it is to be cancelled.
+    if redis.call('DECR', tries_key(id)) < 0 then redis.call('SET', tries_key(id), '0') end
     answers[#answers + 1] = 1
     released = true
   else

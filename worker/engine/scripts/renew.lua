@@ -16,7 +16,7 @@ for i = 2, #ARGV, 2 do
   if holds(id, token) then
     redis.call('PEXPIRE', lease_key(id), ARGV[1])
     redis.call('ZADD', queue, 'XX', until_score, id)
-    answers[#answers + 1] = redis.call('ZSCORE', 'arq:abort', id) and 2 or 1
+    answers[#answers + 1] = to_be_cancelled(id) and 2 or 1
   else
     answers[#answers + 1] = 0
   end

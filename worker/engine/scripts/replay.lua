@@ -4,17 +4,28 @@
 -- ARGV[1]  wake  channel to publish on
 -- ARGV[2…] ids
 --
--- Returns for each id: 1 replayed; 0 no such dead letter, or one without a payload to replay.
+-- Returns for each id: 1 replayed; 0 no such dead letter; -1 it has no payload to replay; -2 a job of this id is in the
+-- queue: it was accepted anew, and has the payload that counts. Where it is not 1 nothing was changed.
 -- Safe to repeat, also twice at once: the first takes the letter, the second finds none.
 
 local dead, letters = queue .. ':dead', queue .. ':dead-letters'
 local clock = queue .. ':clock'
-local answers, replayed = {}, false
 local last_us = tonumber(redis.call('GET', clock) or '0') or 0
+redis.call('HLEN', letters)       -- these fail here, before the first write,
+redis.call('ZCARD', 'arq:abort')  -- should the keys be of another type
+
+local function answer(id)
+  if not redis.call('ZSCORE', dead, id) then return 0 end
+  if redis.call('EXISTS', 'arq:dead:' .. id) == 0 then return -1 end
+  if redis.call('ZSCORE', queue, id) or redis.call('EXISTS', job_key(id)) == 1 then return -2 end
+  return 1
+end
+
+local answers, replayed = {}, false
 for i = 2, #ARGV do
   local id = ARGV[i]
-  if redis.call('ZSCORE', dead, id) and redis.call('EXISTS', 'arq:dead:' .. id) == 1
-    and redis.call('EXISTS', job_key(id)) == 0 then
+  answers[i - 1] = answer(id)
+  if answers[i - 1] == 1 then
     -- A new place in the order: what was accepted behind it has gone on.
     last_us = math.max(math.floor(now_ms() * 1000), last_us + 1)
     redis.call('RENAME', 'arq:dead:' .. id, job_key(id))
@@ -22,10 +33,8 @@ for i = 2, #ARGV do
     redis.call('ZREM', dead, id)
     redis.call('HDEL', letters, id)
     redis.call('DEL', tries_key(id), result_key(id))
-    answers[#answers + 1] = 1
+    redis.call('ZREM', 'arq:abort', id) -- it was meant for the job that died
     replayed = true
-  else
-    answers[#answers + 1] = 0
   end
 end
 if replayed then

@@ -1,0 +1,163 @@
+"""How a queue stands, who works on it, and whether the two servers answer.
+
+Nothing here takes longer for a longer queue than its logarithm. So the jobs in flight are not looked for: each worker's
+sign of life, given every few seconds, says how many leases it holds, and they are the sum of those. The count is as old as
+these signs, and what a killed worker held is told as due once its lease has ended.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, cast
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from redis.asyncio import Redis
+from redis.exceptions import RedisError, ResponseError
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from producers import keys
+from worker.engine.classify import classify, describe
+from worker.engine.outcome import Release
+from worker.engine.settler import reason
+from worker.engine.worker import HEARTBEAT_SECONDS
+
+TIMEOUT_SECONDS = 3.0
+MISSING_SECONDS = 3 * HEARTBEAT_SECONDS
+FORGOTTEN_SECONDS = 24 * 60 * 60
+PARKED_MS = "1e15"  # as job.lua has it
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """What a server says of itself: its name and version, or why it cannot be used."""
+
+    version: str | None = None
+    trouble: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Jobs:
+    """How many jobs of the queue are where."""
+
+    due: int
+    deferred: int
+    """Their time has not come: of a first try or of the next."""
+    in_flight: int
+    """Claimed by workers that are alive."""
+    parked: int
+    """Waiting behind another job of their ordering keys."""
+    dead: int
+    """Dead letters."""
+    oldest_due_seconds: float | None
+    """For how long the first of the due jobs has been due; None when none is."""
+
+
+class Beat(BaseModel):
+    """A worker's sign of life. None of it is certain: anybody may write there."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    at: float | None = None
+    running: int | None = None
+    held: int | None = None
+    concurrency: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerSeen:
+    """A worker of the queue, as it was last heard of."""
+
+    name: bytes
+    beat: Beat
+    seen_seconds: float | None
+    """How long ago; None when that cannot be read."""
+
+    @property
+    def missing(self) -> bool:
+        """Whether it has not been heard of for three times as long as it should."""
+        return self.seen_seconds is None or self.seen_seconds > MISSING_SECONDS
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """All of it; `jobs` is None while Redis cannot be asked."""
+
+    redis: Server
+    database: Server
+    jobs: Jobs | None
+    workers: list[WorkerSeen]
+
+    @property
+    def reachable(self) -> bool:
+        """Whether both servers answered."""
+        return self.redis.trouble is None and self.database.trouble is None
+
+
+async def status(redis: Redis, queue: str, engine: AsyncEngine) -> Status:
+    """Ask both servers. Takes a few seconds at the most, and raises nothing for a server that is away."""
+    database = asyncio.create_task(_database(engine))
+    try:
+        server, jobs, workers = await _queue(redis, queue)
+    except (RedisError, OSError) as error:
+        return Status(Server(trouble=reason(error)), await database, None, [])
+    return Status(server, await database, jobs, workers)
+
+
+async def _queue(redis: Redis, queue: str) -> tuple[Server, Jobs, list[WorkerSeen]]:
+    seconds, microseconds = await redis.time()
+    now_ms = seconds * 1000 + microseconds / 1000
+    async with redis.pipeline(transaction=True) as pipeline:
+        pipeline.info("server")
+        pipeline.zcount(queue, "-inf", now_ms)
+        pipeline.zcount(queue, f"({now_ms!r}", f"({PARKED_MS}")
+        pipeline.zcount(queue, PARKED_MS, "+inf")
+        pipeline.zcard(keys.dead(queue))
+        pipeline.zrange(queue, 0, 0, withscores=True)
+        pipeline.hgetall(keys.workers(queue))
+        about, due, later, parked, dead, first, beats = await pipeline.execute()
+    workers = sorted((_seen(name, beat, now_ms) for name, beat in beats.items()), key=lambda worker: worker.name)
+    await _forget(redis, queue, workers)
+    held = sum(worker.beat.held or 0 for worker in workers if not worker.missing)
+    in_flight = max(0, min(held, later))
+    oldest_ms = now_ms - first[0][1] if due and first else None
+    jobs = Jobs(due, later - in_flight, in_flight, parked, dead, None if oldest_ms is None else oldest_ms / 1000)
+    return Server(version=_version(about)), jobs, [worker for worker in workers if not _forgotten(worker)]
+
+
+async def _database(engine: AsyncEngine) -> Server:
+    try:
+        async with asyncio.timeout(TIMEOUT_SECONDS), engine.connect() as connection:
+            version = await connection.scalar(text("SHOW server_version"))
+    except OSError as error:
+        return Server(trouble=f"cannot be reached ({type(error).__name__})")
+    except Exception as error:  # noqa: BLE001  # whatever it is, it is the answer
+        attempt = classify(error)
+        return Server(trouble=attempt.detail if isinstance(attempt, Release) else describe(error))
+    return Server(version=f"PostgreSQL {version}")
+
+
+def _version(about: Mapping[str, Any]) -> str:
+    if about.get("server_name") == "valkey":
+        return f"Valkey {about.get('valkey_version')}"
+    return f"Redis {about.get('redis_version')}"
+
+
+def _seen(name: bytes, said: bytes, now_ms: float) -> WorkerSeen:
+    try:
+        beat = Beat.model_validate_json(said)
+    except ValidationError:
+        beat = Beat()
+    return WorkerSeen(name, beat, None if beat.at is None else max(0.0, now_ms / 1000 - beat.at))
+
+
+def _forgotten(worker: WorkerSeen) -> bool:
+    return worker.seen_seconds is not None and worker.seen_seconds > FORGOTTEN_SECONDS
+
+
+async def _forget(redis: Redis, queue: str, workers: list[WorkerSeen]) -> None:
+    """Remove those that have been missing for a day: they were killed, and could not say good-bye."""
+    if names := [worker.name for worker in workers if _forgotten(worker)]:
+        with suppress(ResponseError):  # from a replica one can read only
+            await cast("Awaitable[int]", redis.hdel(keys.workers(queue), *cast("list[str]", names)))
