@@ -42,6 +42,14 @@ demo: $(DEMO_STAMP) ## run the main job end to end on embedded servers
 test: .venv/.dev ## run the tests
 	.venv/bin/pytest -q $(PYTEST_ARGS)
 
+.PHONY: faults
+faults: .venv/.dev ## run the fault tests in their long form (FAULTS_SCALE=20, FAULTS_SEED=n repeats a run)
+	FAULTS_SCALE=$(or $(FAULTS_SCALE),20) .venv/bin/pytest -q --timeout 7200 tests/faults $(PYTEST_ARGS)
+
+.PHONY: bench
+bench: .venv/.dev ## measure the transaction beside the handler as it is usually written
+	.venv/bin/python -m benchmarks.transaction
+
 .PHONY: check
 check: .venv/.dev ## lint, check the format, the types and the direction of imports
 	.venv/bin/ruff check .
