@@ -1,0 +1,356 @@
+"""The engine on a real Redis, with effects that are scripted: retries, last tries, outages, the end."""
+
+import asyncio
+import json
+import signal
+from collections import Counter, defaultdict
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from redis.asyncio import Redis
+from structlog.testing import capture_logs
+
+from producers import keys, wire
+from producers.connection import connect
+from tests.integration.conftest import Eventually
+from worker.embedded import ValkeyServer
+from worker.engine import execution
+from worker.engine.outcome import Attempt, Dead, Done, Outcome, Rejected, Release, Retry
+from worker.engine.stock import functions
+from worker.engine.transaction import Claim
+from worker.engine.worker import EngineWorker, Options
+from worker.jobs import REGISTRY
+
+NAME = keys.DEFAULT_QUEUE
+MAX_TRIES = 3
+
+Act = Callable[[Claim], Awaitable[Attempt]]
+
+
+class Scripted:
+    """Effects that do as the test says, by the name of the job."""
+
+    def __init__(self) -> None:
+        self.acts: dict[str, Act] = {}
+        self.tries: defaultdict[str, list[int]] = defaultdict(list)
+        self.running: Counter[str] = Counter()
+        self.together = 0
+        """The most jobs that ran side by side."""
+
+    async def run(self, claim: Claim) -> Attempt:
+        self.tries[claim.job_id].append(claim.tries)
+        self.running[claim.job_id] += 1
+        self.together = max(self.together, self.running.total())
+        try:
+            return await self.acts.get(claim.job, _done)(claim)
+        finally:
+            self.running[claim.job_id] -= 1
+
+    async def settle(self, claim: Claim, outcome: Rejected | Dead) -> Outcome | Release:  # noqa: ARG002  # no ledger
+        return outcome
+
+
+async def _done(_claim: Claim) -> Attempt:
+    return Done("null")
+
+
+@pytest.fixture
+async def redis(redis_url: str) -> AsyncIterator[Redis]:
+    client = connect(redis_url, queue=NAME)
+    yield client
+    await client.aclose()
+    await client.connection_pool.disconnect()
+
+
+@pytest.fixture
+def effects() -> Scripted:
+    return Scripted()
+
+
+def worker_of(
+    url: str, effects: Scripted, *, burst: bool = False, concurrency: int = 4, **options: Any
+) -> EngineWorker:
+    async def database_ready(_ctx: dict[Any, Any]) -> None:
+        return
+
+    values: dict[str, Any] = {
+        "concurrency": concurrency, "lease_seconds": 3, "max_tries": MAX_TRIES, "grace_seconds": 5,
+        "result_ttl_seconds": 60, "max_payload_bytes": 10_000,
+    } | options  # fmt: skip
+    return EngineWorker(
+        effects=lambda _ctx: effects, ticks=lambda _ctx: {}, database_ready=database_ready, options=Options(**values),
+        functions=functions(REGISTRY.values(), 30), redis_pool=connect(url, queue=NAME), queue_name=NAME, burst=burst,
+        handle_signals=False,
+    )  # fmt: skip
+
+
+@asynccontextmanager
+async def running(worker: EngineWorker) -> AsyncIterator[EngineWorker]:
+    task = asyncio.create_task(worker.main())
+    try:
+        yield worker
+    finally:
+        worker.handle_sig(signal.SIGTERM)
+        await asyncio.wait_for(task, 20)
+        await worker.close()
+
+
+async def burst(worker: EngineWorker) -> None:
+    await asyncio.wait_for(worker.main(), 30)
+    await worker.close()
+
+
+async def enqueue(redis: Redis, *jobs: tuple[str, str]) -> None:
+    """Jobs as a client that only knows the wire writes them: id and name."""
+    for place, (job_id, name) in enumerate(jobs):
+        await redis.set(keys.job(job_id), wire.encode(name, b"{}", enqueue_time_ms=1_700_000_000_000))
+        await redis.zadd(NAME, {job_id: 1_700_000_000_000 + place})
+
+
+async def result(redis: Redis, job_id: str) -> dict[str, Any]:
+    data = await redis.get(keys.result(job_id))
+    assert data is not None, f"{job_id} has no result"
+    loaded: dict[str, Any] = json.loads(data)
+    return loaded
+
+
+@pytest.fixture
+def no_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(execution, "backoff_seconds", lambda _tries: 0.0)
+
+
+async def test_outcomes_become_results(redis: Redis, redis_url: str, effects: Scripted) -> None:
+    async def reject(_claim: Claim) -> Attempt:
+        return Rejected("conflict", "taken")
+
+    async def die(_claim: Claim) -> Attempt:
+        return Dead("failed", "a bug")
+
+    effects.acts = {"reject": reject, "die": die}
+    await enqueue(redis, ("a", "fine"), ("b", "reject"), ("c", "die"))
+
+    await burst(worker_of(redis_url, effects, burst=True))
+
+    assert [(await result(redis, job_id))["r"] for job_id in "abc"] == [
+        None,
+        {"code": "conflict", "detail": "taken"},
+        {"code": "failed", "detail": "a bug"},
+    ]
+    assert await redis.zrange(keys.dead(NAME), 0, -1) == [b"c"]
+    assert await redis.exists(keys.dead_payload("c")) == 1
+
+
+@pytest.mark.usefixtures("no_backoff")
+async def test_a_retry_keeps_its_key_until_it_is_dead_and_the_key_goes_on(
+    redis: Redis, redis_url: str, effects: Scripted
+) -> None:
+    async def fail(claim: Claim) -> Attempt:
+        return Retry("failed", "no") if claim.tries < MAX_TRIES else Dead("failed", "no")
+
+    effects.acts = {"fail": fail}
+    await enqueue(redis, ("1@k", "fail"), ("2@k", "fine"))
+
+    await burst(worker_of(redis_url, effects, burst=True))
+
+    assert effects.tries == {"1@k": [1, 2, 3], "2@k": [1]}
+    assert list(effects.tries) == ["1@k", "2@k"]
+    assert (await result(redis, "1@k"))["t"] == MAX_TRIES
+
+
+@pytest.mark.usefixtures("no_backoff")
+async def test_the_last_try_of_a_job_runs_alone(redis: Redis, redis_url: str, effects: Scripted) -> None:
+    alone: list[int] = []
+
+    async def last(claim: Claim) -> Attempt:
+        if claim.tries < MAX_TRIES:
+            return Retry("failed", "no")
+        for _ in range(50):
+            await asyncio.sleep(0)  # whoever could run beside it would begin now
+        alone.append(effects.running.total())
+        return Done("null")
+
+    async def brief(_claim: Claim) -> Attempt:
+        await asyncio.sleep(0)
+        return Done("null")
+
+    effects.acts = {"last": last, "x": brief}
+    await enqueue(
+        redis, *[(f"l{number}", "last") for number in range(3)], *[(f"x{number}", "x") for number in range(40)]
+    )
+
+    await burst(worker_of(redis_url, effects, burst=True))
+
+    assert alone == [1, 1, 1]
+    assert effects.together > 1
+
+
+async def test_what_cannot_be_read_is_buried_whole_and_holds_up_nothing(
+    redis: Redis, redis_url: str, effects: Scripted
+) -> None:
+    poison = {
+        b"pickle": b"\x80\x04\x95.",
+        b"nested": b"[" * 5000,
+        b"wrong": b'{"f":["x"],"k":[],"a":{},"t":"x","et":1e99}',
+        b"huge": b"x" * 10_001,
+        b"\xff\xfe no id": b"{}",
+        b"nul\x00": b"\x00",
+    }
+    for job_id, payload in poison.items():
+        await redis.set(b"arq:job:" + job_id, payload)
+        await redis.execute_command("ZADD", NAME, 1, job_id)  # type: ignore[no-untyped-call]
+    await enqueue(redis, ("good", "fine"))
+
+    await burst(worker_of(redis_url, effects, burst=True))
+
+    assert (await result(redis, "good"))["s"] is True
+    for job_id, payload in poison.items():
+        assert await redis.get(b"arq:dead:" + job_id) == payload
+    assert set(await redis.zrange(keys.dead(NAME), 0, -1)) == set(poison)
+    assert (await result(redis, "huge"))["r"]["code"] == "too_large"
+    assert (await result(redis, "wrong"))["r"]["code"] == "undecodable"
+
+
+async def test_an_idle_worker_is_woken(redis: Redis, redis_url: str, effects: Scripted, eventually: Eventually) -> None:
+    async with running(worker_of(redis_url, effects, poll_seconds=30)):
+        await eventually(lambda: _heard(redis))
+        await enqueue(redis, ("a", "fine"))
+        await redis.publish(keys.wake(NAME), "1")
+        await eventually(lambda: redis.exists(keys.result("a")), seconds=5)
+
+
+async def test_a_client_that_wakes_nobody_is_served_by_polling(
+    redis: Redis, redis_url: str, effects: Scripted, eventually: Eventually
+) -> None:
+    async with running(worker_of(redis_url, effects, poll_seconds=0.05)):
+        await eventually(lambda: _heard(redis))
+        await enqueue(redis, ("a", "fine"))
+        await eventually(lambda: redis.exists(keys.result("a")), seconds=5)
+
+
+async def test_redis_out_of_memory_is_said_once_and_survived(
+    redis: Redis, redis_url: str, effects: Scripted, eventually: Eventually
+) -> None:
+    with capture_logs() as logs:
+        async with running(worker_of(redis_url, effects, poll_seconds=0.02)):
+            await eventually(lambda: _heard(redis))
+            await enqueue(redis, ("a", "fine"))
+            await eventually(lambda: redis.exists(keys.result("a")))
+            await redis.config_set("maxmemory", 1)
+            try:
+                await eventually(lambda: _logged(logs, "server_lost"))
+            finally:
+                await redis.config_set("maxmemory", 0)
+            await enqueue(redis, ("b", "fine"))
+            await eventually(lambda: redis.exists(keys.result("b")))
+    lost = [entry for entry in logs if entry["event"] == "server_lost"]
+    assert [entry["server"] for entry in lost] == ["redis"]
+    assert "maxmemory" in lost[0]["reason"]
+    assert [entry["event"] for entry in logs].count("server_back") == 1
+
+
+async def test_a_policy_that_may_evict_jobs_is_said(
+    redis: Redis, redis_url: str, effects: Scripted, valkey: ValkeyServer
+) -> None:
+    await redis.config_set("maxmemory-policy", "allkeys-lru")
+    try:
+        with capture_logs() as logs:
+            await burst(worker_of(redis_url, effects, burst=True))
+    finally:
+        await redis.config_set("maxmemory-policy", "noeviction")
+    assert "redis_may_evict_jobs" in [entry["event"] for entry in logs]
+
+
+async def test_stopping_lets_running_jobs_end_and_gives_back_the_rest(
+    redis: Redis, redis_url: str, effects: Scripted, eventually: Eventually
+) -> None:
+    go = asyncio.Event()
+
+    async def slow(_claim: Claim) -> Attempt:
+        await go.wait()
+        return Done("null")
+
+    effects.acts = {"slow": slow}
+    await enqueue(redis, *[(f"s{number}", "slow") for number in range(6)])
+    worker = worker_of(redis_url, effects, concurrency=2)
+    task = asyncio.create_task(worker.main())
+    await eventually(lambda: _count(effects, 2))
+
+    worker.handle_sig(signal.SIGTERM)
+    await eventually(lambda: _queued(redis, 6))
+    go.set()
+    await asyncio.wait_for(task, 10)
+    await worker.close()
+
+    done = [number for number in range(6) if await redis.exists(keys.result(f"s{number}"))]
+    assert done == [0, 1]
+    assert {await redis.get(keys.retry(f"s{number}")) for number in range(2, 6)} <= {None, b"0"}
+    assert await redis.keys("arq:in-progress:*") == []
+
+
+async def test_the_second_signal_gives_everything_back_at_once(
+    redis: Redis, redis_url: str, effects: Scripted, eventually: Eventually
+) -> None:
+    async def forever(_claim: Claim) -> Attempt:
+        await asyncio.Event().wait()
+        return Done("null")
+
+    effects.acts = {"forever": forever}
+    await enqueue(redis, ("f@k", "forever"))
+    worker = worker_of(redis_url, effects, grace_seconds=600)
+    task = asyncio.create_task(worker.main())
+    await eventually(lambda: _count(effects, 1))
+
+    worker.handle_sig(signal.SIGTERM)
+    worker.handle_sig(signal.SIGTERM)
+    await asyncio.wait_for(task, 10)
+    await worker.close()
+
+    assert await redis.zscore(NAME, "f@k") == 1_700_000_000_000
+    assert await redis.get(keys.retry("f@k")) == b"0"
+    assert await redis.exists(keys.in_progress("f@k")) == 0
+
+
+async def test_a_job_that_outlives_its_first_lease_is_renewed(
+    redis: Redis, redis_url: str, effects: Scripted, eventually: Eventually
+) -> None:
+    go = asyncio.Event()
+
+    async def slow(_claim: Claim) -> Attempt:
+        await go.wait()
+        return Done("null")
+
+    effects.acts = {"slow": slow}
+    await enqueue(redis, ("a", "slow"))
+    async with running(worker_of(redis_url, effects, lease_seconds=0.6)):
+        await eventually(lambda: _count(effects, 1))
+        first = await redis.zscore(NAME, "a")
+        assert first is not None
+        await eventually(lambda: _later(redis, first + 1000))
+        go.set()
+        await eventually(lambda: redis.exists(keys.result("a")))
+    assert effects.tries == {"a": [1]}
+
+
+async def _heard(redis: Redis) -> bool:
+    ((_, subscribers),) = await redis.pubsub_numsub(keys.wake(NAME))
+    return bool(subscribers)
+
+
+async def _logged(logs: list[Any], event: str) -> bool:
+    return any(entry["event"] == event for entry in logs)
+
+
+async def _count(effects: Scripted, running: int) -> bool:
+    return effects.running.total() == running
+
+
+async def _queued(redis: Redis, jobs: int) -> bool:
+    # What was given back has no lease any more.
+    return await redis.zcard(NAME) == jobs and len(await redis.keys("arq:in-progress:*")) == 2
+
+
+async def _later(redis: Redis, score: float) -> bool:
+    now = await redis.zscore(NAME, "a")
+    return now is not None and now > score
