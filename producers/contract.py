@@ -16,6 +16,7 @@ from producers.wire import CONTRACT_VERSION
 
 _JOB_ID = "{job_id}"
 _NAME = "{queue}"
+_PRODUCER = "{producer}"
 
 _QUEUE = f"""\
 A sorted set of job ids by due time, beside one string for each job. To enqueue, in one MULTI and in this order:
@@ -32,7 +33,11 @@ run beside them. Each message names its default key in `x-ordering-key`; null: a
 
 _RESULTS = f"""\
 The outcome of a job: one string for each job, set when the job ends and kept for the result's time to live (an hour, \
-unless configured otherwise). GET `{keys.result(_JOB_ID)}` until it is there."""
+unless configured otherwise). GET `{keys.result(_JOB_ID)}` until it is there.
+
+Who names a `producer` in the headers of a job is told as well: workers publish the ids of ended jobs, separated by \
+spaces, on `{keys.results(_NAME, _PRODUCER)}`. What is published while nobody listens is lost, so do not rely on it \
+alone."""
 
 _NOT_DONE = {
     "rejected": ("The request cannot be honoured: an answer, not a fault.", get_args(RejectedCode)),
@@ -123,7 +128,10 @@ def _results_channel(messages: list[str]) -> dict[str, Any]:
         },
         "messages": {name: _ref("components", "messages", name) for name in messages},
         "bindings": {"redis": {}},
-        "x-redis": {"read": [{"command": "GET", "key": keys.result(_JOB_ID)}]},
+        "x-redis": {
+            "read": [{"command": "GET", "key": keys.result(_JOB_ID)}],
+            "told": [{"command": "SUBSCRIBE", "channel": keys.results(_NAME, _PRODUCER), "optional": True}],
+        },
     }
 
 
@@ -145,7 +153,7 @@ def _operation(message: type[Message[Any]]) -> dict[str, Any]:
 
 
 def _job_message(message: type[Message[Any]], components: dict[str, schemas.Schema]) -> dict[str, Any]:
-    fields = _example(components[message.__name__], components)
+    fields = schemas.example(components[message.__name__], components)
     return {
         "name": message.job,
         "title": _title(message),
@@ -178,17 +186,6 @@ def _result_message(name: str, title: str, description: str | None) -> dict[str,
         "payload": _ref("components", "schemas", name),
         "bindings": {"redis": {}},
     }
-
-
-def _example(schema: schemas.Schema, components: dict[str, schemas.Schema]) -> dict[str, Any]:
-    """A value for each field that must be there, and one change where there are changes."""
-    names = schema.get("required") or list(schema["properties"])[:1]
-    values = {}
-    for name in names:
-        field = schema["properties"][name]
-        model = components.get(field.get("$ref", "").removeprefix(schemas.PLACE))
-        values[name] = field["examples"][0] if model is None else _example(model, components)
-    return values
 
 
 def _title(message: type[Message[Any]]) -> str:

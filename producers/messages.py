@@ -278,6 +278,9 @@ class DeletePost(Message[Deleted]):
         return f"post:{self.post_id}"
 
 
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
+
+
 def problems(error: ValidationError) -> tuple[str, ...]:
     """Say what is wrong with a message, one line a problem, without any value of it.
 
@@ -289,8 +292,8 @@ def problems(error: ValidationError) -> tuple[str, ...]:
     """
     lines = []
     for problem in error.errors(include_url=False, include_input=False, include_context=False)[:20]:
-        # The name of a refused field is the sender's, so it is cut and made printable.
-        path = ".".join(str(part) for part in problem["loc"])[:80].encode("ascii", "backslashreplace").decode()
+        # The name of a refused field is the sender's: told when it could be a name, for otherwise it may be a value.
+        parts = [part if isinstance(part, int) or _NAME.fullmatch(part) else "…" for part in problem["loc"]]
         text = problem["msg"][:1].lower() + problem["msg"][1:]
-        lines.append(f"{path}: {text}" if path.isprintable() and path else text)
+        lines.append(f"{'.'.join(map(str, parts))}: {text}" if parts else text)
     return tuple(lines)

@@ -109,6 +109,17 @@ def failure(codes: Iterable[str]) -> Schema:
     return _envelope(Result, RESULT_FIELDS, s={"const": False}, r=said)
 
 
+def example(schema: Schema, components: dict[str, Schema]) -> dict[str, Any]:
+    """A value for each field that must be there, and one change where there are changes."""
+    names = schema.get("required") or list(schema["properties"])[:1]
+    values = {}
+    for name in names:
+        field = schema["properties"][name]
+        model = components.get(field.get("$ref", "").removeprefix(PLACE))
+        values[name] = field["examples"][0] if model is None else example(model, components)
+    return values
+
+
 def _payload(message: type[Message[Any]]) -> Schema:
     return _envelope(
         Envelope,

@@ -35,7 +35,8 @@ log = structlog.get_logger("worker")
 # arq fills its free places once a poll, so its half a second would bound it to a few dozen jobs a second.
 POLL_SECONDS = 0.05
 HEALTH_CHECK_SECONDS = 10
-CRON_TIMEOUT_SECONDS = 3600
+# arq locks every job of a killed worker for as long as the longest of its functions may take.
+CRON_TIMEOUT_SECONDS = 300
 
 Hook = Callable[[dict[str, Any]], Awaitable[None]]
 

@@ -6,17 +6,21 @@ import signal
 import sys
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 from redis.exceptions import RedisError
-from rich.console import Console
 
 from producers.contract import asyncapi_json
 from worker import app as worker_app
 from worker import check as health_check
 from worker import demo as worker_demo
-from worker.settings import Settings, SettingsError
+from worker.commands import dead, status
+from worker.commands.common import errors, settings_from, stop
+from worker.engine import compatibility
+from worker.ops import logs
+from worker.settings import Settings
+from worker.supervisor import MARGIN_SECONDS, Supervisor
 
 app = typer.Typer(
     name="worker",
@@ -30,8 +34,6 @@ app = typer.Typer(
 `worker run` is for production and reads `DATABASE_URL`, `REDIS_URL` and `WORKER_…` from the environment.""",
 )
 
-errors = Console(stderr=True, highlight=False)
-
 Concurrency = Annotated[int | None, typer.Option(help="Sessions at once; default: `WORKER_CONCURRENCY`, or 16.")]
 Burst = Annotated[bool, typer.Option("--burst", help="End as soon as the queue is empty.")]
 Ephemeral = Annotated[bool, typer.Option("--ephemeral", help="Fresh servers on free ports; their data is removed.")]
@@ -42,9 +44,21 @@ Folder = Annotated[
 
 
 @app.command()
-def run(concurrency: Concurrency = None, burst: Burst = False) -> None:
-    """Run jobs until SIGTERM. Needs `DATABASE_URL` and `REDIS_URL`."""
-    _run(_settings(concurrency=concurrency), burst=burst)
+def run(
+    concurrency: Concurrency = None,
+    burst: Burst = False,
+    processes: Annotated[int, typer.Option(min=1, max=256, help="Processes, each with sessions of its own.")] = 1,
+) -> None:
+    """Run jobs until SIGTERM. Needs `DATABASE_URL` and `REDIS_URL`.
+
+    With `--processes`, each that dies is replaced, and SIGTERM stops them all.
+    """
+    settings = settings_from(concurrency=concurrency)
+    if processes == 1:
+        _run(settings, burst=burst)
+    else:
+        options = ([] if concurrency is None else ["--concurrency", str(concurrency)]) + ["--burst"] * burst
+        raise typer.Exit(_supervise(settings, processes, options, once=burst))
 
 
 @app.command()
@@ -59,7 +73,7 @@ def dev(
     """
     with ExitStack() as stack:
         urls = _embedded(stack, folder, ephemeral=ephemeral)
-        settings = _settings(
+        settings = settings_from(
             concurrency=concurrency,
             DATABASE_URL=urls["DATABASE_URL"],
             REDIS_URL=urls["REDIS_URL"],
@@ -86,7 +100,9 @@ def demo(
     """
     with ExitStack() as stack:
         urls = _embedded(stack, folder, ephemeral=ephemeral)
-        settings = _settings(concurrency=concurrency, DATABASE_URL=urls["DATABASE_URL"], REDIS_URL=urls["REDIS_URL"])
+        settings = settings_from(
+            concurrency=concurrency, DATABASE_URL=urls["DATABASE_URL"], REDIS_URL=urls["REDIS_URL"]
+        )
         accounted = worker_demo.run(settings, jobs, urls)
     raise typer.Exit(0 if accounted else 1)
 
@@ -94,7 +110,7 @@ def demo(
 @app.command()
 def check() -> None:
     """Say whether PostgreSQL, Redis and a worker of the queue are there. Ends with 0 when all are."""
-    problems = asyncio.run(health_check.problems(_settings()))
+    problems = asyncio.run(health_check.problems(settings_from()))
     for problem in problems:
         errors.print(problem, soft_wrap=True)
     if not problems:
@@ -108,31 +124,41 @@ def contract() -> None:
     typer.echo(asyncapi_json(), nl=False)
 
 
-def _settings(**values: Any) -> Settings:
-    try:
-        return Settings.load(**{name: value for name, value in values.items() if value is not None})
-    except SettingsError as error:
-        _stop(str(error))
+app.command(name="status")(status.status)
+app.add_typer(dead.app, name="dead")
 
 
 def _run(settings: Settings, *, burst: bool = False) -> None:
     try:
         worker_app.run(settings, burst=burst)
     except RedisError as error:
-        _stop(f"Redis is away: {error}; no job is lost: start the worker again when Redis is back", code=1)
+        stop(f"Redis is away: {error}; no job is lost: start the worker again when Redis is back", code=1)
+    except compatibility.Incompatible as error:
+        stop(str(error), code=1)
+
+
+def _supervise(settings: Settings, processes: int, options: list[str], *, once: bool) -> int:
+    try:
+        worker_app.worker_settings(settings)  # what none of the processes could be started with
+    except compatibility.Incompatible as error:
+        stop(str(error), code=1)
+    logs.configure(settings.log_format, settings.log_level)
+    command = [sys.executable, "-m", "worker", "run", *options]
+    stop_seconds = settings.shutdown_grace_seconds + MARGIN_SECONDS
+    return Supervisor(command, processes=processes, stop_seconds=stop_seconds, once=once).run()
 
 
 def _embedded(stack: ExitStack, folder: Path | None, *, ephemeral: bool) -> dict[str, str]:
     from worker.embedded import EmbeddedError, EmbeddedServers  # noqa: PLC0415  # an extra, for development only
 
     if folder is not None and ephemeral:
-        _stop("give --folder or --ephemeral: data is either kept or removed")
+        stop("give --folder or --ephemeral: data is either kept or removed")
     # Until a worker takes the signal itself: what was started is ended, and what was made is removed.
     signal.signal(signal.SIGTERM, _terminated)
     try:
         urls = stack.enter_context(EmbeddedServers(folder, ephemeral=ephemeral)).urls
     except EmbeddedError as error:
-        _stop(str(error))
+        stop(str(error))
     return {"DATABASE_URL": urls.database, "REDIS_URL": urls.redis}
 
 
@@ -142,8 +168,3 @@ def _terminated(signum: int, _frame: object) -> NoReturn:
 
 def _format_for_people() -> str:
     return "console" if sys.stdout.isatty() else "json"
-
-
-def _stop(text: str, *, code: int = 2) -> NoReturn:
-    errors.print(text, style="red", soft_wrap=True, markup=False)
-    raise typer.Exit(code)

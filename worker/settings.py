@@ -89,11 +89,14 @@ class Settings(BaseSettings):
     @property
     def timeouts(self) -> Timeouts:
         """Limits for every connection to the database, none longer than the lease or the job may last."""
+        # asyncpg takes twice as long as it may wait for an answer until it gives a silent server up: that, too, must
+        # come before the job's own time is over, which would count as a try.
+        statement_seconds = min(8.0, self.job_timeout_seconds / 4)
         return Timeouts(
-            lock_seconds=min(5.0, self.job_timeout_seconds / 2),
-            statement_seconds=self.job_timeout_seconds / 2,
+            lock_seconds=min(5.0, statement_seconds),
+            statement_seconds=statement_seconds,
             idle_in_transaction_seconds=self.lease_seconds * 0.8,
-            answer_seconds=self.job_timeout_seconds / 2 + 5,
+            answer_seconds=statement_seconds + 2,
         )
 
 

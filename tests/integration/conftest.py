@@ -4,24 +4,28 @@ A server that does not start fails the tests that need it: nothing here skips.
 """
 
 import asyncio
+import io
 import itertools
+import json
 import logging
 import shutil
 import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any, Protocol
 
 import asyncpg  # type: ignore[import-untyped]
 import pytest
 import redis
+import structlog
 from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
 from worker.database.engine import create_engine, create_sessions, create_tables
 from worker.embedded import PostgresServer, ValkeyServer
+from worker.ops import logs
 
 # Nothing is lost but what a power cut would take, and that takes the tests too.
 FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "deadlock_timeout": "100ms"}
@@ -40,6 +44,12 @@ class Eventually(Protocol):
     """Waits until a question is answered with something true, and returns that; fails after a bound."""
 
     async def __call__(self, question: Callable[[], Awaitable[Any]], *, seconds: float = 10.0) -> Any: ...
+
+
+class Logged(Protocol):
+    """Collects the logs while it is entered; what it gives reads those so far, a line each, as the JSON that it is."""
+
+    def __call__(self) -> AbstractContextManager[Callable[[], list[dict[str, Any]]]]: ...
 
 
 @pytest.fixture(scope="session")
@@ -160,9 +170,22 @@ def logging_kept() -> Iterator[None]:
     loggers = [logging.getLogger(name) for name in (None, "arq", "arq.worker", "sqlalchemy", "asyncio", "redis")]
     before = [(logger.level, logger.handlers[:], logger.filters[:], logger.propagate) for logger in loggers]
     yield
+    structlog.reset_defaults()
     for logger, (level, handlers, filters, propagate) in zip(loggers, before, strict=True):
         logger.setLevel(level)
         logger.handlers[:], logger.filters[:], logger.propagate = handlers, filters, propagate
+
+
+@pytest.fixture
+def logged(logging_kept: None) -> Logged:
+    @contextmanager
+    def collect() -> Iterator[Callable[[], list[dict[str, Any]]]]:
+        written = io.BytesIO()
+        with redirect_stdout(io.TextIOWrapper(written, encoding="utf-8", write_through=True)):
+            logs.configure("json", "info")
+            yield lambda: [json.loads(line) for line in written.getvalue().splitlines()]
+
+    return collect
 
 
 async def _run(url: str, statement: str, *arguments: object) -> Any:

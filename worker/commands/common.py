@@ -14,14 +14,14 @@ import typer
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 from rich.console import Console
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from producers.connection import connect
+from worker.database.broken import ConnectionLost, LeftIdle
 from worker.database.engine import create_engine
-from worker.engine.classify import classify, describe
-from worker.engine.outcome import Release
 from worker.engine.settler import reason
+from worker.ops.status import database_trouble
 from worker.settings import Settings, SettingsError
 
 T = TypeVar("T")
@@ -67,10 +67,8 @@ def with_servers(settings: Settings, act: Callable[[Servers], Coroutine[Any, Any
         return asyncio.run(run())
     except RedisError as error:
         stop(f"Redis cannot be used: {reason(error)}", code=1)
-    except (DBAPIError, OSError) as error:
-        attempt = classify(error) if isinstance(error, DBAPIError) else None
-        told = attempt.detail if isinstance(attempt, Release) else describe(error)
-        stop(f"the database cannot be used: {told}", code=1)
+    except (SQLAlchemyError, ConnectionLost, LeftIdle, OSError) as error:
+        stop(f"the database cannot be used: {database_trouble(error)}", code=1)
 
 
 @asynccontextmanager

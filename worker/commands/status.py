@@ -111,9 +111,10 @@ def _workers(workers: list[WorkerSeen]) -> Table:
 
 
 def _ago(seconds: float) -> str:
-    """
+    """How long, in words.
+
     >>> _ago(4.2), _ago(200), _ago(9000), _ago(1e6)
-    ('4 s', '3 min', '2 h', '11 d')
+    ('4 s', '3 min', '2 h', '12 d')
     """
     for limit, unit, size in ((120, "s", 1), (7200, "min", 60), (172_800, "h", 3600)):
         if seconds < limit:

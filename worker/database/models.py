@@ -102,8 +102,8 @@ class LedgerRow(Base):
 
     __tablename__ = "job_ledger"
     __table_args__ = (
-        # Rows are appended in the order of time, so a block range index finds the old ones at almost no cost.
-        Index("ix_job_ledger_recorded_at", "recorded_at", postgresql_using="brin"),
+        # Finds what is past its retention, however often its pages have been used again.
+        Index("ix_job_ledger_recorded_at", "recorded_at"),
         # Every row is updated once, with the reply, before its commit: room on its page keeps the indexes out of it.
         {"postgresql_with": {"fillfactor": 70}},
     )

@@ -23,15 +23,16 @@ _RELEASED = {
     "57P02": "the database crashed",
     "57P03": "the database is starting up",
     "57P05": "the database ended an idle session",
-    "53": "the database is out of connections, memory or disk",
+    "53100": "the database's disk is full",
+    "53300": "the database has no connection left",
     "58": "the database has trouble with its machine",
     "25006": "the database is read-only",
     "28": "the database refused the log-in",
     "3D000": "the database does not exist",
-    "XX": "the database has an internal error",
 }
 # All else is retried and counted: deadlocks (40P01), serialization failures (40001), locks not had in time (55P03),
-# statements ended for their length (57014), transactions left idle (25P03), and statements that are wrong (42).
+# statements ended for their length (57014), transactions left idle (25P03), statements that are wrong (42); and what
+# one job alone may cause, so that it must not come back for ever: no memory (53200), a row that cannot be read (XX).
 
 
 def classify(error: Exception) -> Rejected | Retry | Release:

@@ -15,7 +15,8 @@ def log_attempt(claim: Claim, attempt: Attempt, *, wait_ms: float, run_ms: float
     """The one line that a job leaves in the log each time it was tried."""
     line: dict[str, Any] = {
         "job_id": loggable(claim.job_id.encode()),
-        "job": claim.job,
+        # A name that nobody here knows is whatever somebody wrote.
+        "job": None if isinstance(attempt, Dead) and attempt.code == "unknown_job" else claim.job,
         "try": claim.tries,
         "wait_ms": round(wait_ms, 1),
         "run_ms": round(run_ms, 1),

@@ -317,9 +317,9 @@ class EngineWorker(Worker):
             if renewal is Renewal.LOST:
                 job.lost = True
                 log.warning("lease_lost", job_id=loggable(lease.job_id))
+                _cancel([job])
             else:
-                job.cancelled = True
-            _cancel([job])
+                _wish_cancelled(job)
 
     async def _beat(self) -> None:
         now = time.time()
@@ -350,8 +350,7 @@ class EngineWorker(Worker):
             return
         for job in list(self._held.values()):
             if job.claimed.lease.job_id == message:
-                job.cancelled = True
-                _cancel([job])
+                _wish_cancelled(job)
 
     # The end.
 
@@ -373,6 +372,14 @@ class EngineWorker(Worker):
             await asyncio.wait(running, timeout=FAREWELL_SECONDS)
         unsettled = await self._settler.flushed(FAREWELL_SECONDS)
         log.info("drained", unsettled=unsettled, unfinished=len(self._active))
+
+
+def _wish_cancelled(job: Job) -> None:
+    if not job.cancelled:
+        job.cancelled = True
+        # One that has not begun is cancelled when its turn comes: the ledger has to be told, which takes a session.
+        if job.started_ms:
+            _cancel([job])
 
 
 def _cancel(jobs: Iterable[Job]) -> None:

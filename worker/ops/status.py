@@ -1,8 +1,8 @@
 """How a queue stands, who works on it, and whether the two servers answer.
 
 Nothing here takes longer for a longer queue than its logarithm. So the jobs in flight are not looked for: each worker's
-sign of life, given every few seconds, says how many leases it holds, and they are the sum of those. The count is as old as
-these signs, and what a killed worker held is told as due once its lease has ended.
+sign of life, given every few seconds, says how many leases it holds, and they are the sum of those. The count is as old
+as these signs, and what a killed worker held is told as due once its lease has ended.
 """
 
 import asyncio
@@ -130,12 +130,17 @@ async def _database(engine: AsyncEngine) -> Server:
     try:
         async with asyncio.timeout(TIMEOUT_SECONDS), engine.connect() as connection:
             version = await connection.scalar(text("SHOW server_version"))
-    except OSError as error:
-        return Server(trouble=f"cannot be reached ({type(error).__name__})")
     except Exception as error:  # noqa: BLE001  # whatever it is, it is the answer
-        attempt = classify(error)
-        return Server(trouble=attempt.detail if isinstance(attempt, Release) else describe(error))
+        return Server(trouble=database_trouble(error))
     return Server(version=f"PostgreSQL {version}")
+
+
+def database_trouble(error: Exception) -> str:
+    """Why the database cannot be used, without any value of a message."""
+    if isinstance(error, OSError):
+        return f"it cannot be reached ({type(error).__name__})"
+    attempt = classify(error)
+    return attempt.detail if isinstance(attempt, Release) else describe(error)
 
 
 def _version(about: Mapping[str, Any]) -> str:

@@ -1,0 +1,216 @@
+"""Is no payload value, password hash or e-mail address logged, and no hash answered, however a job ends?"""
+
+import asyncio
+import json
+import pickle
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import Any
+
+import pytest
+from arq.worker import Worker
+from redis.asyncio import Redis
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from producers import keys, wire
+from producers.messages import CreateUser, Deleted, DeletePost, DeleteUser
+from worker import app
+from worker.database import users
+from worker.engine import stock
+from worker.jobs import REGISTRY, JobType
+from worker.settings import Settings
+
+HASH = "$argon2id$v=19$m=65536,t=3,p=4$S3cretS3cretS3cret$S3cretHashS3cretHashS3cretHashS3cretHash"
+OTHER_HASH = "$2b$12$" + "S3cret.Other.Hash." * 2 + "S3cret.Other.Hash"
+PASSWORD = "S3cret-plain-password"
+EMAIL = "s3cret-ada@example.com"
+NAME = "s3cret-name"
+TITLE = "S3cret title"
+CONTENT = "S3cret content that nobody may read in a log"
+SECRETS = (HASH, OTHER_HASH, PASSWORD, EMAIL, NAME, TITLE, CONTENT, "s3cret-ada", "S3cret")
+MAX_PAYLOAD_BYTES = 2048
+
+ADA = {"email": EMAIL, "username": NAME, "hashed_password": HASH}
+POST = {"title": TITLE, "content": CONTENT}
+
+
+def payload(job: str, **fields: object) -> bytes:
+    return wire.encode(job, json.dumps(fields).encode(), enqueue_time_ms=round(time.time() * 1000))
+
+
+# Every way in which a job can end, in the order in which they are sent: the job's id, its payload, its code.
+JOBS: list[tuple[str, bytes | None, str]] = [
+    ("done-user", payload("create_user", **ADA), "done"),
+    ("done-hash", payload("update_user", user_id=1, changes={"hashed_password": OTHER_HASH}), "done"),
+    ("done-post", payload("create_post", author_id=1, **POST), "done"),
+    ("done-title", payload("update_post", post_id=1, changes=POST), "done"),
+    ("conflict", payload("create_user", **ADA), "conflict"),
+    ("missing-user", payload("update_user", user_id=99, changes=ADA), "not_found"),
+    ("missing-author", payload("create_post", author_id=99, **POST), "not_found"),
+    ("plain-password", payload("create_user", **{**ADA, "hashed_password": PASSWORD}), "invalid"),
+    ("wrong-email", payload("create_user", **{**ADA, "email": EMAIL + " "}), "invalid"),
+    ("extra-field", payload("create_user", **ADA, note=TITLE), "invalid"),
+    ("wrong-type", payload("delete_user", user_id=EMAIL), "invalid"),
+    ("fails", payload("delete_post", post_id=1), "failed"),
+    ("fails-in-database", payload("delete_user", user_id=1), "failed"),
+    ("no-json", f"{EMAIL} {HASH}".encode(), "undecodable"),
+    ("pickled", pickle.dumps({"f": "create_user", "k": ADA}), "undecodable"),
+    ("no-envelope", json.dumps({**ADA, "note": EMAIL}).encode(), "undecodable"),
+    ("positional", json.dumps({"f": "create_user", "k": {}, "a": [HASH], "t": None, "et": 1}).encode(), "undecodable"),
+    ("name-of-no-job", payload(f"{EMAIL} {HASH}"), "undecodable"),
+    ("unknown-name", payload("S3cret.title", **ADA), "unknown_job"),
+    ("too-large", payload("create_user", **ADA, note=CONTENT * 100), "too_large"),
+    ("expired", None, "expired"),
+    (f"no id: {EMAIL} {HASH}", payload("create_user", **ADA), "undecodable"),
+    (f"no id, no job: {EMAIL}", b"", "expired"),
+    (f"no id, no json: {EMAIL}", b"{" + HASH.encode(), "undecodable"),
+    ("leaves-a-task", payload("create_user", **{**ADA, "username": "leaver", "email": "leaver@example.com"}), "done"),
+]
+
+
+async def _fail(_session: AsyncSession, _message: DeletePost) -> Deleted:
+    try:
+        raise KeyError(HASH)  # noqa: TRY301  # for its place in the chain
+    except KeyError as error:
+        error.add_note(EMAIL)
+        raise LookupError(f"no {EMAIL} with {HASH} wrote {TITLE}: {CONTENT}") from error
+
+
+async def _fail_in_database(session: AsyncSession, _message: DeleteUser) -> Deleted:
+    try:
+        await users.create_user(session, CreateUser(**ADA))  # type: ignore[arg-type]
+    except Exception as error:  # noqa: BLE001  # that is the bug
+        # A bug in an error's handling, with all that the database said at hand.
+        raise TypeError(f"{error} {error.__cause__} {HASH}") from None
+    raise AssertionError
+
+
+async def _leave_a_task(session: AsyncSession, message: CreateUser) -> Any:
+    if message.username == "leaver":
+        failing = asyncio.ensure_future(_fail(session, DeletePost(post_id=1)))
+        await asyncio.wait([failing])
+    return await REAL_CREATE_USER(session, message)
+
+
+REAL_CREATE_USER: Callable[[AsyncSession, CreateUser], Awaitable[Any]] = REGISTRY["create_user"].handler
+
+
+@pytest.fixture
+def handlers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Real jobs, some of them with bugs; what is retried comes at once."""
+    monkeypatch.setitem(REGISTRY, "delete_post", JobType("delete_post", DeletePost, _fail))
+    monkeypatch.setitem(REGISTRY, "delete_user", JobType("delete_user", DeleteUser, _fail_in_database))
+    monkeypatch.setitem(REGISTRY, "create_user", JobType("create_user", CreateUser, _leave_a_task))
+    monkeypatch.setattr(stock, "backoff_seconds", lambda _tries: 0.01)
+
+
+@pytest.fixture(params=[("json", "info"), ("json", "debug"), ("console", "debug")], ids="-".join)
+def settings(database_url: str, redis_url: str, request: pytest.FixtureRequest) -> Settings:
+    log_format, level = request.param
+    return Settings.load(
+        DATABASE_URL=database_url,
+        REDIS_URL=redis_url,
+        concurrency=1,
+        max_tries=2,
+        max_payload_bytes=MAX_PAYLOAD_BYTES,
+        log_format=log_format,
+        log_level=level,
+    )
+
+
+@pytest.fixture
+async def redis(redis_url: str) -> AsyncIterator[Any]:
+    client = Redis.from_url(redis_url)
+    yield client
+    await client.aclose()
+
+
+async def run_all(settings: Settings, redis: Any, jobs: Sequence[tuple[str, bytes | None, str]]) -> None:
+    """Sends all jobs and lets a worker of arq run until the queue is empty."""
+    for score, (job_id, body, _code) in enumerate(jobs, start=1):
+        if body is not None:
+            await redis.set(keys.job(job_id), body)
+        await redis.zadd(settings.queue, {job_id: score})
+    arguments = app.worker_settings(settings, burst=True) | {"poll_delay": 0.005}
+    worker = Worker(**arguments, handle_signals=False)
+    try:
+        await worker.async_run()
+    finally:
+        await worker.close()
+
+
+def assert_no_secret(text: str, *, but: tuple[str, ...] = ()) -> None:
+    for secret in SECRETS:
+        if secret not in but:
+            at = text.find(secret)
+            assert at < 0, f"{secret!r} in {text[max(0, at - 300) : at + 100]!r}"
+
+
+@pytest.mark.filterwarnings("ignore:Call to deprecated close:DeprecationWarning")  # by arq, as it closes its pool
+@pytest.mark.usefixtures("handlers", "logging_kept")
+async def test_no_way_for_a_job_to_end_tells_what_it_holds(
+    settings: Settings, redis: Any, sql: Any, capfd: pytest.CaptureFixture[str]
+) -> None:
+    # When: jobs end in every way there is.
+    await run_all(settings, redis, JOBS)
+
+    # Then: each has its outcome,
+    results = {job_id: json.loads(await redis.get(keys.result(job_id))) for job_id, _, _ in JOBS}
+    assert {job_id: "done" if result["s"] else result["r"]["code"] for job_id, result in results.items()} == {
+        job_id: code for job_id, _, code in JOBS
+    }
+    # nothing logged holds anything of it,
+    printed = capfd.readouterr()
+    assert printed.err == ""
+    assert_no_secret(printed.out)
+    # no answer holds a hash, and only that of a job that was done any value,
+    for job_id, result in results.items():
+        assert (result["k"], result["a"]) == ({}, [])
+        result.pop("id")  # which the sender has chosen
+        result.pop("f")
+        assert_no_secret(json.dumps(result), but=(EMAIL, NAME, TITLE, CONTENT, "s3cret-ada", "S3cret") * result["s"])
+        assert HASH not in json.dumps(result)
+        assert OTHER_HASH not in json.dumps(result)
+        assert await redis.exists(keys.job(job_id)) == 0
+    # nor does the ledger.
+    assert await sql("SELECT count(*) FROM job_ledger") == 14
+    rows = await sql("SELECT string_agg(job_ledger::text, ' ') FROM job_ledger WHERE outcome = 'done'")
+    assert HASH not in rows
+    assert OTHER_HASH not in rows
+    assert_no_secret(await sql("SELECT string_agg(job_ledger::text, ' ') FROM job_ledger WHERE outcome <> 'done'"))
+    if settings.log_format == "json":
+        check_lines(printed.out)
+
+
+def check_lines(out: str) -> None:
+    """The log says of every job how it ended, and why."""
+    lines = [json.loads(line) for line in out.splitlines()]
+    tries = [(line["job_id"], line["event"], line.get("code")) for line in lines if "try" in line]
+    assert ("done-user", "job_done", None) in tries
+    assert ("conflict", "job_rejected", "conflict") in tries
+    assert ("fails", "job_retried", "failed") in tries
+    assert ("fails", "job_dead", "failed") in tries
+    errors = [line["error"] for line in lines if line["event"] == "unhandled_error"]
+    assert [error.partition(" at ")[0] for error in errors] == ["LookupError from KeyError"]
+    said = {line["event"] for line in lines}
+    assert {"worker_started", "worker_stopped", "job of an unknown name", "job expired expired"} <= said
+
+
+@pytest.mark.filterwarnings("ignore:Call to deprecated close:DeprecationWarning")  # by arq, as it closes its pool
+@pytest.mark.usefixtures("logging_kept")
+@pytest.mark.parametrize("settings", [("json", "info")], indirect=True, ids="-".join)
+async def test_values_that_were_sent_as_the_names_of_fields_are_not_told_either(
+    settings: Settings, redis: Any, sql: Any, capfd: pytest.CaptureFixture[str]
+) -> None:
+    jobs = [
+        ("in-the-envelope", json.dumps({**ADA, HASH: EMAIL}).encode(), "undecodable"),
+        ("in-the-message", payload("update_user", user_id=1, changes={EMAIL: 1, HASH: 2}), "invalid"),
+    ]
+    await run_all(settings, redis, jobs)
+
+    assert_no_secret(capfd.readouterr().out)
+    for job_id, _, code in jobs:
+        result = json.loads(await redis.get(keys.result(job_id)))
+        assert result["r"]["code"] == code
+        assert_no_secret(json.dumps(result))
+    assert_no_secret(await sql("SELECT string_agg(job_ledger::text, ' ') FROM job_ledger"))

@@ -1,0 +1,34 @@
+"""Does a job that failed wait for longer and longer, up to a bound, and at random?"""
+
+import random
+import statistics
+
+import pytest
+
+from worker.engine.retry import BASE_SECONDS, CAP_SECONDS, backoff_seconds
+
+
+@pytest.mark.parametrize(
+    ("tries", "longest"), [(1, 1.0), (2, 2.0), (3, 4.0), (6, 32.0), (7, 60.0), (8, 60.0), (5000, 60.0), (10**9, 60.0)]
+)
+def test_the_longest_wait_doubles_up_to_the_cap(monkeypatch: pytest.MonkeyPatch, tries: int, longest: float) -> None:
+    def highest(low: float, high: float) -> float:
+        assert low == 0
+        return high
+
+    monkeypatch.setattr(random, "uniform", highest)
+    assert backoff_seconds(tries) == longest
+
+
+def test_waits_are_spread_over_the_whole_of_it() -> None:
+    waits = [backoff_seconds(4) for _ in range(4000)]
+    assert min(waits) >= 0
+    assert max(waits) <= 8
+    assert statistics.fmean(waits) == pytest.approx(4, abs=0.4)
+    assert sum(wait < 1 for wait in waits) == pytest.approx(500, abs=150)
+
+
+def test_base_and_cap_can_be_chosen() -> None:
+    assert (BASE_SECONDS, CAP_SECONDS) == (1, 60)
+    assert all(backoff_seconds(1, base=0.01) <= 0.01 for _ in range(100))
+    assert all(backoff_seconds(50, base=10, cap=0.5) <= 0.5 for _ in range(100))
