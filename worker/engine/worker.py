@@ -117,29 +117,22 @@ class EngineWorker(Worker):
         )
         listener = Listener(self.pool, [keys.wake(self.queue_name), keys.control(self.queue_name)], self._hear)
         actors = [
-            asyncio.create_task(actor)
+            asyncio.create_task(self._kept(actor))
             for actor in (
-                self._settler.run(),
-                listener.run(),
-                self._every(self._options.lease_seconds / 3, self._renew),
-                self._every(HEARTBEAT_SECONDS, self._beat),
-                self._every(CRON_SECONDS, self._enqueue_ticks),
-                self._every(SWEEP_SECONDS, self._queue.sweep),
+                self._settler.run,
+                listener.run,
+                lambda: self._every(self._options.lease_seconds / 3, self._renew),
+                lambda: self._every(HEARTBEAT_SECONDS, self._beat),
+                lambda: self._every(CRON_SECONDS, self._enqueue_ticks),
+                lambda: self._every(SWEEP_SECONDS, self._queue.sweep),
             )
         ]
-        claimer = asyncio.create_task(self._claim_until_stopped())
+        claimer = asyncio.create_task(self._kept(self._claim_until_stopped))
         try:
-            # An actor ends only by a fault of its own, which must not go unseen.
-            await asyncio.wait({claimer, *actors}, return_when=asyncio.FIRST_COMPLETED)
-            for actor in actors:
-                if actor.done():
-                    actor.result()
             await claimer
             await self._drain()
         finally:
-            for task in (claimer, *actors):
-                task.cancel()
-            await asyncio.wait({claimer, *actors})
+            await _end({claimer, *actors})
 
     async def close(self) -> None:
         """Run the shutdown hook and close the connections. No server that is away is waited for."""
@@ -185,6 +178,17 @@ class EngineWorker(Worker):
                 log.warning("redis_may_evict_jobs", maxmemory_policy=policy, set_it_to="noeviction")
         if self.on_startup is not None:
             await self.on_startup(self.ctx)
+
+    async def _kept(self, actor: Callable[[], Awaitable[None]]) -> None:
+        """Let an actor run to its end, through faults of our own: they are said, and do not end the worker."""
+        while True:
+            try:
+                await actor()
+            except Exception as error:  # noqa: BLE001  # whatever it is, running jobs must still be renewed and settled
+                log.error("engine_fault", error=describe(error))  # noqa: TRY400  # its text may hold values
+                await asyncio.sleep(1)
+            else:
+                return
 
     async def _unless_stopping(self, work: Awaitable[None]) -> bool:
         """Do some work to its end, unless the worker is told to stop before."""
@@ -387,3 +391,14 @@ def _cancel(jobs: Iterable[Job]) -> None:
         # A COMMIT is never interrupted: what it comes to is the job's outcome.
         if job.task is not None and not job.claim.committing:
             job.task.cancel()
+
+
+async def _end(tasks: Iterable[asyncio.Task[Any]]) -> None:
+    """End tasks. A library may swallow a cancellation while it waits for a connection, so one is not enough."""
+    pending = set(tasks)
+    for _ in range(round(FAREWELL_SECONDS)):
+        for task in pending:
+            task.cancel()
+        _, pending = await asyncio.wait(pending, timeout=1)
+        if not pending:
+            return

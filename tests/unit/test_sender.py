@@ -1,0 +1,136 @@
+"""Whether a sender tries again when it may, and says of each end exactly what is known of it."""
+
+from typing import Any
+
+import pytest
+from redis.asyncio import Redis
+from redis.exceptions import (
+    AuthenticationError,
+    BusyLoadingError,
+    InvalidResponse,
+    OutOfMemoryError,
+    ReadOnlyError,
+)
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from producers import (
+    DeleteUser,
+    EnqueueError,
+    EnqueueUnconfirmed,
+    IdempotencyConflict,
+    RedisRefused,
+    RedisUnavailable,
+    Request,
+    keys,
+    sender,
+)
+from producers.scripts import NotSent
+
+FRESH = Request(DeleteUser(user_id=1)).encode()
+KEYED = Request(DeleteUser(user_id=2), idempotency_key="a").encode()
+
+
+def not_sent(cause: Exception) -> NotSent:
+    error = NotSent(str(cause))
+    error.__cause__ = cause
+    return error
+
+
+NOBODY = not_sent(RedisConnectionError("nobody there"))
+WRONG_PASSWORD = not_sent(AuthenticationError("invalid password"))
+LOST = RedisTimeoutError("no answer")
+
+
+class Script:
+    """Stands in for the script: does one thing after the other, and the last one for ever."""
+
+    def __init__(self, *steps: list[int] | Exception) -> None:
+        self._steps = list(steps)
+        self.arguments: list[list[str | bytes | int]] = []
+
+    async def __call__(self, _redis: Redis, _keys: list[str], args: list[str | bytes | int]) -> Any:
+        self.arguments.append(args)
+        step = self._steps.pop(0) if len(self._steps) > 1 else self._steps[0]
+        if isinstance(step, Exception):
+            raise step
+        return step
+
+
+@pytest.fixture
+def send(monkeypatch: pytest.MonkeyPatch, redis: Redis) -> Any:
+    """Sends the two jobs through a script that does what it is told."""
+    monkeypatch.setattr(sender, "FIRST_DELAY_SECONDS", 0.001)
+
+    async def run(*steps: list[int] | Exception) -> tuple[list[bool | EnqueueError], Script]:
+        script = Script(*steps)
+        monkeypatch.setattr(sender, "ENQUEUE", script)
+        made = sender.Sender(redis, keys.DEFAULT_QUEUE, max_queued=0, timeout_seconds=0.05)
+        return await made.send([FRESH, KEYED]), script
+
+    return run
+
+
+@pytest.mark.parametrize("error", [NOBODY, BusyLoadingError("loading"), LOST, InvalidResponse("HTTP")])
+async def test_it_tries_again_with_the_same_ids(send: Any, error: Exception) -> None:
+    answers, script = await send(error, error, [1, 1])
+
+    assert answers == [True, True]
+    assert len(script.arguments) == 3
+    assert script.arguments[0] == script.arguments[1] == script.arguments[2]
+
+
+async def test_a_fresh_id_that_is_known_after_a_lost_answer_is_this_call_s(send: Any) -> None:
+    answers, _ = await send(LOST, [0, 0])
+
+    # The key of the other may have been used before: nobody can tell.
+    assert answers == [True, False]
+
+
+async def test_an_id_that_is_known_although_no_answer_was_lost_was_known_before(send: Any) -> None:
+    answers, _ = await send(NOBODY, [0, 0])
+
+    assert answers == [False, False]
+
+
+@pytest.mark.parametrize(
+    ("steps", "kind"),
+    [
+        ([NOBODY], RedisUnavailable),
+        ([BusyLoadingError("loading")], RedisUnavailable),
+        ([LOST], EnqueueUnconfirmed),
+        ([InvalidResponse("HTTP")], EnqueueUnconfirmed),
+        ([LOST, NOBODY], EnqueueUnconfirmed),
+        ([NOBODY, LOST], EnqueueUnconfirmed),
+        ([WRONG_PASSWORD], RedisRefused),
+        ([OutOfMemoryError("maxmemory")], RedisRefused),
+        ([NOBODY, ReadOnlyError("replica")], RedisRefused),
+        ([LOST, OutOfMemoryError("maxmemory")], EnqueueUnconfirmed),
+        ([LOST, NOBODY, WRONG_PASSWORD], EnqueueUnconfirmed),
+    ],
+)
+async def test_it_never_says_more_than_it_knows(send: Any, steps: list[Exception], kind: type[EnqueueError]) -> None:
+    answers, _ = await send(*steps)
+
+    assert [type(answer) for answer in answers] == [kind, kind]
+
+
+async def test_an_unconfirmed_job_can_be_repeated_under_the_key_that_the_error_has(send: Any) -> None:
+    (fresh, keyed), _ = await send(LOST)
+
+    assert fresh.idempotency_key == FRESH.job_id.partition("@")[0]
+    assert (keyed.idempotency_key, keyed.job_id) == ("a", "a@user:2")
+    assert f"idempotency_key={fresh.idempotency_key!r}" in str(fresh)
+
+
+async def test_a_refusal_is_not_tried_again(send: Any) -> None:
+    _, script = await send(OutOfMemoryError("maxmemory"))
+
+    assert len(script.arguments) == 1
+
+
+async def test_a_conflict_is_a_conflict_also_after_a_lost_answer(send: Any) -> None:
+    answers, _ = await send(LOST, [1, -1])
+
+    assert answers[0] is True
+    assert isinstance(answers[1], IdempotencyConflict)
