@@ -354,3 +354,20 @@ async def _queued(redis: Redis, jobs: int) -> bool:
 async def _later(redis: Redis, score: float) -> bool:
     now = await redis.zscore(NAME, "a")
     return now is not None and now > score
+
+
+@pytest.mark.usefixtures("no_backoff")
+async def test_a_fault_of_the_engine_ends_neither_the_worker_nor_the_job_for_ever(
+    redis: Redis, redis_url: str, effects: Scripted
+) -> None:
+    async def break_down(_claim: Claim) -> Attempt:
+        raise AssertionError("a secret")
+
+    effects.acts = {"broken": break_down}
+    await enqueue(redis, ("b@k", "broken"), ("c@k", "fine"))
+
+    await burst(worker_of(redis_url, effects, burst=True))
+
+    assert (await result(redis, "b@k"))["r"]["code"] == "failed"
+    assert "secret" not in (await result(redis, "b@k"))["r"]["detail"]
+    assert (await result(redis, "c@k"))["s"] is True

@@ -69,6 +69,7 @@ class Execution:
         ticks: runs scheduled jobs, by the names that they have in the queue.
         queue: the queue's name.
         worker: this worker's name, for dead letters.
+        max_tries: after how many tries a job is dead that meets a fault of the engine's own.
         database_lost: told why, whenever a job could not be tried.
     """
 
@@ -79,12 +80,14 @@ class Execution:
         *,
         queue: str,
         worker: str,
+        max_tries: int,
         database_lost: Callable[[str], None],
     ) -> None:
         self._effects = effects
         self._ticks = ticks
         self._queue = queue
         self._worker = worker
+        self._max_tries = max_tries
         self._database_lost = database_lost
 
     async def run(self, job: Job) -> Settlement | None:
@@ -96,6 +99,9 @@ class Execution:
             if job.lost:
                 return None
             attempt = await self._cancelled(job) if job.cancelled else Release("the worker stops", outage=False)
+        except Exception as error:  # noqa: BLE001  # a fault of the engine's own must not keep the job for ever
+            failed = Retry if job.claim.tries < self._max_tries else Dead
+            attempt = failed("failed", describe(error))
         ended_ms = time.time() * 1000
         wait_ms = max(0.0, job.started_ms - float(job.claimed.lease.score))
         log_attempt(job.claim, attempt, wait_ms=wait_ms, run_ms=ended_ms - job.started_ms)

@@ -113,6 +113,7 @@ class EngineWorker(Worker):
             self._make_ticks(self.ctx),
             queue=self.queue_name,
             worker=self.name,
+            max_tries=self._options.max_tries,
             database_lost=self._database_lost,
         )
         listener = Listener(self.pool, [keys.wake(self.queue_name), keys.control(self.queue_name)], self._hear)
