@@ -28,7 +28,7 @@ from worker.engine.worker import EngineWorker, Options
 from worker.jobs import REGISTRY, SCHEDULE, Retention, ScheduledJob
 from worker.ops import logs
 from worker.ops.dead_letters import DeadLetters
-from worker.settings import Settings, SettingsError
+from worker.settings import Settings, SettingsError, zone
 
 log = structlog.get_logger("worker")
 
@@ -52,6 +52,8 @@ def worker_settings(settings: Settings, *, burst: bool = False) -> dict[str, Any
         "cron_jobs": cron_jobs(SCHEDULE.values(), run_tick, CRON_TIMEOUT_SECONDS),
         "queue_name": settings.queue,
         "redis_settings": redis_settings(settings.redis_url.get_secret_value()),
+        # The same on every host, whatever its own clock shows: a tick's id is its time.
+        "timezone": zone(settings.timezone),
         "burst": burst,
         "on_startup": _startup(settings),
         "on_shutdown": _shutdown,

@@ -1,7 +1,9 @@
 """The environment, read once and checked. Defaults live here and nowhere else."""
 
+from datetime import UTC, tzinfo
 from typing import Annotated, Any, Literal, Self, get_args, get_origin
 from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import AfterValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -29,6 +31,19 @@ def _redis_url(url: SecretStr) -> SecretStr:
 def _database_url(url: SecretStr) -> SecretStr:
     database_url(url.get_secret_value())
     return url
+
+
+def _timezone(name: str) -> str:
+    try:
+        zone(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise ValueError("is no time zone that this machine knows") from None
+    return name
+
+
+def zone(name: str) -> tzinfo:
+    """The time zone of this name. UTC needs no database of time zones."""
+    return UTC if name == "UTC" else ZoneInfo(name)
 
 
 class Settings(BaseSettings):
@@ -68,6 +83,9 @@ class Settings(BaseSettings):
     )
     inactive_user_days: Annotated[int, Field(ge=0, le=36_500)] = Field(
         0, description="delete users inactive for longer than this many days; 0: never"
+    )
+    timezone: Annotated[str, AfterValidator(_timezone)] = Field(
+        "UTC", description="the time zone that scheduled jobs go by, such as `Europe/Paris`"
     )
     log_format: Literal["json", "console"] = Field("json", description="`json` or `console`")
     log_level: Literal["debug", "info", "warning", "error"] = Field(

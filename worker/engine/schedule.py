@@ -1,4 +1,9 @@
-"""One tick of a scheduled job: run once, however many workers see it come."""
+"""One tick of a scheduled job: run once, however many workers see it come.
+
+A tick that no worker was there to see is missed, and not made good: what is scheduled here cleans up, and the next tick
+does what the missed one would have done. Ticks go by one time zone for all hosts (`WORKER_TIMEZONE`). A time of
+day that the clocks skip in spring comes an hour later; one that they repeat in autumn comes once.
+"""
 
 import time
 from typing import Any
