@@ -9,6 +9,7 @@ from pydantic import AfterValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from producers import keys
+from producers.connection import connect
 from worker.database.engine import Timeouts, database_url
 
 
@@ -25,6 +26,10 @@ def _redis_url(url: SecretStr) -> SecretStr:
         raise ValueError("not a Redis URL: redis://:password@host:6379/0") from None
     if parts.scheme not in {"redis", "rediss", "unix"}:
         raise ValueError("must be a redis://, rediss:// or unix:// URL")
+    try:
+        connect(url.get_secret_value(), queue=keys.DEFAULT_QUEUE)  # opens nothing, but reads the options
+    except ValueError:
+        raise ValueError("not a Redis URL, or one with an option that there is not") from None
     return url
 
 

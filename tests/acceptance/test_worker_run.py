@@ -1,0 +1,209 @@
+"""`worker run`: what it needs, what it waits for, and how it ends."""
+
+import json
+import signal
+from pathlib import Path
+
+import asyncpg  # type: ignore[import-untyped]
+import pytest
+
+from producers import CreateUser, SyncProducer
+from tests.acceptance.commands import HASH, WORKER, Running, eventually, run, run_together
+from tests.acceptance.conftest import Place
+from worker.embedded import PostgresServer, ValkeyServer
+
+RUN = (*WORKER, "run")
+NOWHERE = {"DATABASE_URL": "postgresql://someone:hush@127.0.0.1:1/none", "REDIS_URL": "redis://:hush@127.0.0.1:1/0"}
+
+
+def user(name: str) -> CreateUser:
+    return CreateUser(email=f"{name}@example.com", username=name, hashed_password=HASH)
+
+
+def connections(place: Place) -> tuple[int, int]:
+    """How many a worker holds to the database and to Redis."""
+    ((found,),) = place.sql(
+        "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'worker' AND datname = current_database()"
+    )
+    clients = place.redis_cli("CLIENT", "LIST").splitlines()
+    number = place.redis.rpartition("/")[2]
+    others = [each for each in clients if f" db={number} " in each and " cmd=client" not in each]
+    return int(found), len(others)
+
+
+@pytest.mark.parametrize(
+    ("variables", "said"),
+    [
+        ({}, ["DATABASE_URL is not set: ", "REDIS_URL is not set: "]),
+        (
+            {"DATABASE_URL": "mysql://someone:hush@host/none", "REDIS_URL": "http://:hush@host"},
+            [
+                "DATABASE_URL=…: must be a postgresql:// URL, not mysql://",
+                "REDIS_URL=…: must be a redis://, rediss:// or unix:// URL",
+            ],
+        ),
+        # Passwords that were not escaped: what stands where a port should is a part of them.
+        (
+            {"DATABASE_URL": "postgresql://someone:p@ss:hush@host/none", "REDIS_URL": "redis://:hush/more@host"},
+            [
+                "DATABASE_URL=…: not a database URL: postgresql://user:password@host:5432/database",
+                "REDIS_URL=…: not a Redis URL: redis://:password@host:6379/0",
+            ],
+        ),
+        (
+            {**NOWHERE, "WORKER_CONCURRENCY": "0", "WORKER_MAX_TRIES": "many", "WORKER_LOG_FORMAT": "xml"},
+            [
+                "WORKER_CONCURRENCY='0' is not allowed: it takes a whole number from 1 to 1000",
+                "WORKER_MAX_TRIES='many' is not allowed: it takes a whole number from 1 to 100",
+                "WORKER_LOG_FORMAT='xml' is not allowed: it takes json or console",
+            ],
+        ),
+    ],
+)
+def test_wrong_environment_is_told_in_one_line_a_variable(variables: dict[str, str], said: list[str]) -> None:
+    done = run(*RUN, variables=variables)
+
+    assert (done.returncode, done.stdout) == (2, "")
+    assert [line[: len(text)] for line, text in zip(done.stderr.splitlines(), said, strict=True)] == said
+    assert "hush" not in done.stderr
+
+
+def test_option_out_of_range_is_told_as_its_variable() -> None:
+    done = run(*RUN, "--concurrency", "1001", variables=NOWHERE)
+
+    assert done.returncode == 2
+    assert done.stderr == "WORKER_CONCURRENCY='1001' is not allowed: it takes a whole number from 1 to 1000\n"
+
+
+def test_it_waits_for_postgresql_and_goes_on_when_it_comes(kept: Path, place: Place) -> None:
+    # Given a PostgreSQL whose address is known, and which does not run
+    with PostgresServer(kept / "postgresql") as server:
+        database, port = server.url, server.port
+
+    # When a worker is started, and a job is in the queue
+    variables = {"DATABASE_URL": database, "REDIS_URL": place.redis}
+    with Running(RUN, variables) as worker, SyncProducer(place.redis) as producer:
+        job = producer.enqueue(user("patient"))
+
+        # Then it says that it waits, and takes no job
+        eventually(lambda: worker.output().count("database_awaited") > 1, hint=worker.output)
+        log = worker.output()
+        assert server.password not in log
+        assert "worker_started" not in log
+        assert job.status().value != "running"
+
+        # When PostgreSQL comes, then it goes on by itself
+        with PostgresServer(kept / "postgresql", port=port):
+            worker.wait_for("worker_started")
+            assert job.result(timeout=20).username == "patient"
+            assert worker.stop() == 0
+
+
+def test_it_ends_at_sigterm_while_it_waits(place: Place) -> None:
+    with Running(RUN, {**place.variables, "DATABASE_URL": NOWHERE["DATABASE_URL"]}) as worker:
+        worker.wait_for("database_awaited")
+
+        assert worker.stop(seconds=10) == 0
+        assert "Traceback" not in worker.output()
+
+
+def test_it_goes_on_through_an_outage_of_redis(reachable: Path, place: Place) -> None:
+    # Given the address of a Redis that does not run
+    with ValkeyServer(reachable / "valkey") as valkey:
+        variables, port = {"DATABASE_URL": place.database, "REDIS_URL": valkey.url}, valkey.port
+
+    # When a worker is started, then it says that it waits
+    with Running(RUN, variables) as worker:
+        log = worker.wait_for("server_lost", "redis")
+        assert valkey.password not in log
+
+        # When Redis comes, then jobs are run
+        with ValkeyServer(reachable / "valkey", port=port) as valkey, SyncProducer(valkey.url) as producer:
+            assert producer.enqueue(user("before")).result(timeout=20).username == "before"
+
+            # When Redis is killed, then the worker says so, and the same process goes on when it is back
+            valkey.kill()
+            eventually(lambda: worker.output().count("server_lost") == 2, hint=worker.output)
+            valkey.start()
+            assert producer.enqueue(user("after")).result(timeout=20).username == "after"
+            assert worker.stop() == 0
+    assert place.sql("SELECT username FROM users ORDER BY id") == [("before",), ("after",)]
+
+
+@pytest.mark.parametrize("by", [signal.SIGTERM, signal.SIGINT])
+def test_it_ends_with_0_and_leaves_no_connection(place: Place, by: signal.Signals) -> None:
+    # Given a worker that holds connections to both servers
+    with Running(RUN, place.variables) as worker:
+        with SyncProducer(place.redis) as producer:
+            producer.enqueue(user("someone")).result(timeout=20)
+        database, broker = connections(place)
+        assert (database > 0, broker > 0) == (True, True)
+
+        # When it is told to stop
+        code = worker.stop(by)
+
+        # Then it ends in order, and both servers have seen the last of it
+        assert code == 0
+        assert "worker_stopped" in worker.output()
+        eventually(lambda: connections(place) == (0, 0), seconds=5)
+
+
+async def test_running_job_is_finished_before_it_ends(place: Place) -> None:
+    with Running(RUN, place.variables) as worker, SyncProducer(place.redis) as producer:
+        worker.wait_for("worker_started")
+
+        # Given a job that waits for a lock in the middle of its transaction
+        holder = await asyncpg.connect(place.database, timeout=5)
+        transaction = holder.transaction()
+        await transaction.start()
+        await holder.execute("LOCK TABLE users IN ACCESS EXCLUSIVE MODE")
+        job = producer.enqueue(user("slow"))
+        eventually(lambda: job.status().value == "running")
+
+        # When the worker is told to stop, and a job comes after that
+        worker.process.send_signal(signal.SIGTERM)
+        worker.wait_for("stopping")
+        late = producer.enqueue(user("late"))
+        await transaction.rollback()
+        await holder.close()
+
+        # Then the running job is done, the other one waits for the next worker, and the exit code is 0
+        assert worker.process.wait(20) == 0
+        assert job.status().value == "done"
+        assert late.status().value == "queued"
+
+
+def test_burst_ends_when_the_queue_is_empty(place: Place) -> None:
+    with SyncProducer(place.redis) as producer:
+        jobs = producer.enqueue_many([user(f"burst{number}") for number in range(30)])
+
+        done = run(*RUN, "--burst", "--concurrency", "4", variables=place.variables)
+
+        assert done.returncode == 0, done.stderr
+        assert {job.status().value for job in jobs} == {"done"}
+    assert place.count("users") == 30
+
+
+def test_log_is_json_or_for_people(place: Place) -> None:
+    people = {**place.variables, "WORKER_LOG_FORMAT": "console"}
+    as_json, for_people = run_together(((*RUN, "--burst"), place.variables), ((*RUN, "--burst"), people))
+
+    assert "worker_started" in [json.loads(line)["event"] for line in as_json.stdout.splitlines()]
+    assert "worker_started" in for_people.stdout
+    assert not for_people.stdout.startswith("{")
+
+
+def test_two_workers_start_at_once_on_an_empty_database(place: Place) -> None:
+    workers = [Running(RUN, place.variables) for _ in range(2)]
+    try:
+        for worker in workers:
+            worker.wait_for("worker_started")
+        with SyncProducer(place.redis) as producer:
+            jobs = producer.enqueue_many([user(f"shared{number}") for number in range(60)])
+            for job in jobs:
+                job.result(timeout=20)
+        assert place.count("users") == place.count("job_ledger") == 60
+        assert [worker.stop() for worker in workers] == [0, 0]
+    finally:
+        for worker in workers:
+            worker.__exit__(None, None, None)

@@ -1,0 +1,379 @@
+"""Is a job that is cancelled cancelled, once and for good, wherever on its way it is; and a done one left alone?"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import asyncpg  # type: ignore[import-untyped]
+import pytest
+from redis.asyncio import Redis
+
+from producers import (
+    Deleted,
+    JobCancelled,
+    JobHandle,
+    JobStatus,
+    Producer,
+    RedisRefused,
+    RedisUnavailable,
+    SyncProducer,
+    User,
+    keys,
+)
+from producers.cancel import RESULT_MS
+from producers.connection import connect
+from producers.handle import PARKED_MS
+from tests.integration.running import BREAK, MEND, burst, run_all, settings_of, user, working
+from worker.settings import Settings
+
+QUEUE = keys.DEFAULT_QUEUE
+SECONDS = 10.0
+
+
+@dataclass
+class Stage:
+    """A producer, a look at Redis and the database, and a worker's settings."""
+
+    producer: Producer
+    redis: Redis
+    settings: Settings
+    sql: Any
+    eventually: Any
+
+    async def enqueue(self, name: str = "ada", **options: Any) -> JobHandle[Any]:
+        return await self.producer.enqueue(user(name), **options)
+
+    async def users(self) -> list[str]:
+        found: list[str] = await self.sql("SELECT coalesce(array_agg(username::text ORDER BY id), '{}') FROM users")
+        return found
+
+    async def ledger(self, job: JobHandle[Any]) -> tuple[str, str | None] | None:
+        """The outcome and the code."""
+        found: tuple[str, str | None] | None = await self.sql(
+            "SELECT (outcome::text, code::text) FROM job_ledger WHERE job_id = $1", job.job_id
+        )
+        return found
+
+    async def keyspace(self) -> set[str]:
+        return {key.decode() for key in await self.redis.keys("*")}
+
+    async def status_is(self, job: JobHandle[Any], status: JobStatus) -> None:
+        async def reached() -> bool:
+            return await job.status() is status
+
+        await self.eventually(reached, seconds=SECONDS)
+
+    async def waiting_for_a_lock(self) -> None:
+        await self.eventually(
+            lambda: self.sql(
+                "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+            ),
+            seconds=SECONDS,
+        )
+
+    @asynccontextmanager
+    async def locked(self, statement: str) -> AsyncIterator[None]:
+        """Hold a lock in a transaction of its own."""
+        connection = await asyncpg.connect(self.settings.database_url.get_secret_value(), timeout=5)
+        try:
+            await connection.execute("BEGIN")
+            await connection.execute(statement)
+            yield
+            await connection.execute("ROLLBACK")
+        finally:
+            await connection.close(timeout=5)
+
+    async def cancelled(self, job: JobHandle[Any]) -> None:
+        """Wait until a job has ended, as cancelled."""
+        with pytest.raises(JobCancelled):
+            await job.result(SECONDS)
+
+
+@pytest.fixture
+async def stage(
+    redis_url: str, database_url: str, sql: Any, eventually: Any, logging_kept: None
+) -> AsyncIterator[Stage]:
+    redis = connect(redis_url, queue=QUEUE)
+    async with Producer(redis_url) as producer:
+        yield Stage(producer, redis, settings_of(redis_url, database_url), sql, eventually)
+    await redis.aclose()
+    await redis.connection_pool.disconnect()
+
+
+# Jobs that nobody has claimed
+
+
+@pytest.mark.parametrize("options", [{}, {"defer_by": 3600.0}, {"ordering_key": "k"}])
+async def test_a_waiting_job_is_gone_at_once_and_never_runs(stage: Stage, options: dict[str, Any]) -> None:
+    job = await stage.enqueue(**options)
+
+    assert await job.cancel() is JobStatus.CANCELLED
+
+    await stage.cancelled(job)
+    assert await job.status() is JobStatus.CANCELLED
+    assert await stage.keyspace() <= {keys.result(job.job_id), keys.clock(QUEUE)}
+    assert RESULT_MS - 60_000 < await stage.redis.pttl(keys.result(job.job_id)) <= RESULT_MS
+    await burst(stage.settings)
+    assert await stage.users() == []
+    assert await stage.ledger(job) is None
+
+
+async def test_its_result_says_what_it_was_and_no_value(stage: Stage) -> None:
+    job = await stage.enqueue()
+
+    await job.cancel()
+
+    result = await job.outcome(SECONDS)
+    assert (result.f, result.t, result.q, result.id) == ("create_user", 0, QUEUE, job.job_id)
+    assert 0 < result.et <= result.ft
+    assert b"example.com" not in (await stage.redis.get(keys.result(job.job_id)) or b"")
+
+
+async def test_it_can_be_cancelled_again_and_enqueued_never(stage: Stage) -> None:
+    job = await stage.enqueue(idempotency_key="a")
+    await job.cancel()
+
+    assert await job.cancel() is JobStatus.CANCELLED
+    again = await stage.enqueue(idempotency_key="a")
+    assert not again.accepted
+    assert await again.status() is JobStatus.CANCELLED
+
+
+async def test_whoever_waits_for_it_is_told(stage: Stage) -> None:
+    job = await stage.enqueue()
+    waiting = asyncio.create_task(job.result())
+    channels = await stage.eventually(lambda: stage.redis.pubsub_channels(keys.results(QUEUE, "*")))
+    async with stage.redis.pubsub() as listener:
+        await listener.subscribe(*channels)
+        await listener.get_message(timeout=SECONDS)
+
+        async with Producer(stage.settings.redis_url.get_secret_value()) as other:
+            assert await other.job(job.job_id, User).cancel() is JobStatus.CANCELLED
+
+        told = await listener.get_message(timeout=SECONDS)
+    assert told is not None
+    assert told["data"] == job.job_id.encode()
+    with pytest.raises(JobCancelled):
+        await asyncio.wait_for(waiting, SECONDS)
+
+
+async def test_a_parked_job_leaves_its_key_to_the_others(stage: Stage) -> None:
+    # Given three jobs of one key, of which one runs and two are parked
+    first, second, third = [await stage.enqueue(name, ordering_key="k") for name in ("ada", "bob", "cyd")]
+    async with stage.locked("LOCK TABLE users IN ACCESS EXCLUSIVE MODE"), working(stage.settings):
+        await stage.waiting_for_a_lock()
+        await stage.eventually(lambda: stage.redis.exists(keys.parked(QUEUE, "k")))
+
+        # When the second is cancelled
+        assert await second.cancel() is JobStatus.CANCELLED
+        assert await stage.redis.zcard(keys.parked(QUEUE, "k")) == 1
+
+    # Then the others are done, in order, and the key is free
+    await burst(stage.settings)
+    assert await stage.users() == ["ada", "cyd"]
+    assert [await job.status() for job in (first, third)] == [JobStatus.DONE] * 2
+    assert not await stage.redis.exists(keys.holders(QUEUE), keys.parked(QUEUE, "k"))
+
+
+async def test_the_next_of_its_key_comes_when_the_one_that_holds_it_is_cancelled(stage: Stage) -> None:
+    # Given a parked job whose turn has come, and that nobody has claimed yet
+    first, second, third = [await stage.enqueue(name, ordering_key="k") for name in ("ada", "bob", "cyd")]
+    async with stage.locked("LOCK TABLE users IN ACCESS EXCLUSIVE MODE"), working(stage.settings):
+        await stage.waiting_for_a_lock()
+        await stage.eventually(lambda: stage.redis.exists(keys.parked(QUEUE, "k")))
+        await first.cancel()
+        await stage.cancelled(first)
+    # (the worker stopped; whether it claimed the second before is the timing's)
+    await stage.redis.delete(keys.retry(second.job_id))
+
+    assert await second.cancel() is JobStatus.CANCELLED
+
+    assert await stage.redis.hget(keys.holders(QUEUE), "k") == third.job_id.encode()  # type: ignore[misc]
+    assert await third.status() is JobStatus.QUEUED
+    assert (await stage.redis.zscore(QUEUE, third.job_id) or PARKED_MS) < PARKED_MS
+    await burst(stage.settings)
+    assert await stage.users() == ["cyd"]
+    assert await third.status() is JobStatus.DONE
+
+
+async def test_a_payload_that_cannot_be_read_does_not_matter(stage: Stage) -> None:
+    await stage.redis.rpush(keys.job("list"), "x")  # type: ignore[misc]
+    await stage.redis.set(keys.job("garbage"), b"\x80\x04")
+    await stage.redis.zadd(QUEUE, {"list": 1, "garbage": 2, "missing": 3})
+
+    for job_id in ("list", "garbage", "missing"):
+        job = stage.producer.job(job_id, Deleted)
+        assert await job.cancel() is JobStatus.CANCELLED
+        assert (await job.outcome(SECONDS)).f == "unknown"
+    assert await stage.redis.zcard(QUEUE) == 0
+    assert not await stage.redis.exists(keys.job("list"), keys.job("garbage"))
+
+
+# Jobs that a worker has, or had
+
+
+async def test_a_running_job_is_rolled_back(stage: Stage) -> None:
+    job = await stage.enqueue()
+    async with stage.locked("LOCK TABLE users IN ACCESS EXCLUSIVE MODE"), working(stage.settings):
+        await stage.waiting_for_a_lock()
+
+        assert await job.cancel() is JobStatus.RUNNING
+
+        await stage.cancelled(job)
+    assert await stage.users() == []
+    assert await stage.ledger(job) == ("rejected", "cancelled")
+    assert await stage.keyspace() <= {keys.result(job.job_id), keys.clock(QUEUE), keys.health(QUEUE)}
+
+
+async def test_a_worker_that_did_not_hear_of_it_finds_out_when_it_renews(stage: Stage) -> None:
+    job = await stage.enqueue()
+    settings = stage.settings.model_copy(update={"lease_seconds": 2.0})
+    async with stage.locked("LOCK TABLE users IN ACCESS EXCLUSIVE MODE"), working(settings) as worker:
+        await stage.waiting_for_a_lock()
+        worker._hear = lambda *_: None  # type: ignore[method-assign]
+        await stage.redis.zadd("arq:abort", {job.job_id: 1})
+
+        await stage.cancelled(job)
+    assert await stage.users() == []
+
+
+async def test_a_job_whose_commit_is_under_way_is_done(stage: Stage) -> None:
+    # Given a COMMIT that waits
+    await stage.sql("CREATE FUNCTION wait() RETURNS trigger LANGUAGE plpgsql AS"
+                    " 'BEGIN PERFORM pg_advisory_xact_lock(7); RETURN NULL; END'")  # fmt: skip
+    await stage.sql("CREATE CONSTRAINT TRIGGER wait AFTER INSERT ON users DEFERRABLE INITIALLY DEFERRED"
+                    " FOR EACH ROW EXECUTE FUNCTION wait()")  # fmt: skip
+    job = await stage.enqueue()
+    async with working(stage.settings):
+        async with stage.locked("SELECT pg_advisory_xact_lock(7)"):
+            await stage.waiting_for_a_lock()
+
+            # When the job is cancelled
+            assert await job.cancel() is JobStatus.RUNNING
+
+        # Then it is done, and nothing of the wish is left
+        assert (await job.result(SECONDS)).username == "ada"
+    assert await job.cancel() is JobStatus.DONE
+    assert await stage.users() == ["ada"]
+    assert not await stage.redis.exists("arq:abort")
+
+
+async def test_a_job_that_was_claimed_ahead_is_cancelled_before_it_begins(stage: Stage) -> None:
+    # Given a worker with one place, which has claimed a second job
+    settings = stage.settings.model_copy(update={"concurrency": 1})
+    first = await stage.enqueue("ada")
+    second = await stage.enqueue("bob")
+    async with working(settings):
+        async with stage.locked("LOCK TABLE users IN ACCESS EXCLUSIVE MODE"):
+            await stage.waiting_for_a_lock()
+            await stage.status_is(second, JobStatus.RUNNING)
+
+            assert await second.cancel() is JobStatus.RUNNING
+
+        assert (await first.result(SECONDS)).username == "ada"
+        await stage.cancelled(second)
+    assert await stage.users() == ["ada"]
+    assert await stage.ledger(second) == ("rejected", "cancelled")
+
+
+async def test_a_job_that_waits_for_its_next_try_has_none(stage: Stage) -> None:
+    # Given a job whose first try failed, and whose next is far away
+    job = await stage.enqueue()
+    await run_all(stage.sql, BREAK)
+    async with working(stage.settings):
+        await stage.eventually(lambda: stage.redis.exists(keys.retry(job.job_id)))
+        await stage.status_is(job, JobStatus.DEFERRED)
+    await stage.sql(MEND)
+    await stage.redis.zincrby(QUEUE, 3_600_000, job.job_id)
+
+    # When it is cancelled, then the next worker cancels it at once
+    assert await job.cancel() is JobStatus.QUEUED
+    async with working(stage.settings):
+        await stage.cancelled(job)
+    assert await stage.users() == []
+    assert await stage.ledger(job) == ("rejected", "cancelled")
+
+
+async def test_a_job_that_was_given_back_after_its_commit_is_done(stage: Stage) -> None:
+    # Given a job whose effect is there, and which its worker gave back without knowing it
+    job = await stage.enqueue()
+    payload = await stage.redis.get(keys.job(job.job_id))
+    await burst(stage.settings)
+    await stage.redis.delete(keys.result(job.job_id))
+    await stage.redis.set(keys.job(job.job_id), payload or b"")
+    await stage.redis.set(keys.retry(job.job_id), "0")
+    await stage.redis.zadd(QUEUE, {job.job_id: 1})
+
+    # When it is cancelled, then it is told what it came to
+    assert await job.cancel() is JobStatus.QUEUED
+    await burst(stage.settings)
+    assert (await job.result(SECONDS)).username == "ada"
+    assert await stage.ledger(job) == ("done", None)
+    assert not await stage.redis.exists("arq:abort")
+
+
+async def test_a_released_job_counts_as_claimed(stage: Stage) -> None:
+    job = await stage.enqueue()
+    async with stage.locked("LOCK TABLE users IN ACCESS EXCLUSIVE MODE"), working(stage.settings):
+        await stage.waiting_for_a_lock()
+    assert await job.status() is JobStatus.QUEUED
+
+    assert await job.cancel() is JobStatus.QUEUED
+
+    await burst(stage.settings)
+    await stage.cancelled(job)
+
+
+# Jobs that ended, and servers that do not answer
+
+
+async def test_a_job_that_ended_is_left_alone(stage: Stage) -> None:
+    done, rejected = await stage.enqueue("ada"), await stage.enqueue("ada")
+    await burst(stage.settings)
+    before = await stage.redis.mget(keys.result(done.job_id), keys.result(rejected.job_id))
+
+    assert await done.cancel() is JobStatus.DONE
+    assert await rejected.cancel() is JobStatus.REJECTED
+    assert await stage.producer.job("never-enqueued", Deleted).cancel() is JobStatus.UNKNOWN
+    assert await stage.redis.mget(keys.result(done.job_id), keys.result(rejected.job_id)) == before
+    assert not await stage.redis.exists("arq:abort")
+
+
+async def test_redis_that_is_away_is_told_as_such() -> None:
+    async with Producer("redis://127.0.0.1:1") as producer:
+        with pytest.raises(RedisUnavailable, match="cancel it again"):
+            await producer.job("a", Deleted).cancel()
+
+
+@pytest.mark.parametrize("key", [keys.holders(QUEUE), keys.parked(QUEUE, "k"), "arq:abort"])
+async def test_a_key_of_another_type_is_refused_and_nothing_is_changed(stage: Stage, key: str) -> None:
+    job = await stage.enqueue(ordering_key="k")
+    await stage.redis.set(key, "x")
+
+    with pytest.raises(RedisRefused, match="WRONGTYPE"):
+        await job.cancel()
+
+    assert await stage.redis.zscore(QUEUE, job.job_id) is not None
+    assert await stage.redis.exists(keys.job(job.job_id)) == 1
+    assert await job.status() is JobStatus.QUEUED
+
+
+async def test_a_foreign_list_of_wishes_does_not_stop_the_worker(stage: Stage) -> None:
+    await stage.redis.set("arq:abort", "x")
+    job = await stage.enqueue(ordering_key="k")
+    next_job = await stage.enqueue("bob", ordering_key="k")
+
+    await burst(stage.settings)
+
+    assert [await each.status() for each in (job, next_job)] == [JobStatus.DONE] * 2
+
+
+def test_it_can_be_done_without_async(redis_url: str) -> None:
+    with SyncProducer(redis_url) as producer:
+        job = producer.enqueue(user("ada"))
+
+        assert job.cancel() is JobStatus.CANCELLED
+        with pytest.raises(JobCancelled):
+            job.result(SECONDS)
