@@ -598,6 +598,26 @@ def interpreter_for(account: Account, folder: Path) -> str:
     return sys.executable
 
 
+def places_for(account: Account, python: str, folder: Path) -> list[str]:
+    """Where `account` can import from: this checkout and its packages, or copies in `folder` if they are closed."""
+    packages = [Path(path) for path in sys.path if path.endswith("site-packages")]
+    places = [str(REPOSITORY), *map(str, packages)]
+    done = subprocess.run(
+        [python, "-c", "import worker.embedded"],
+        user=account.uid, group=account.gid, extra_groups=[], cwd="/", capture_output=True, check=False, timeout=20,
+        env={"PYTHONPATH": os.pathsep.join(places), "LD_LIBRARY_PATH": str(folder / "python" / "lib")},
+    )  # fmt: skip
+    if done.returncode == 0:
+        return places
+    copy = folder / "places"
+    needless = shutil.ignore_patterns("*mypy*", "ruff*", "pip*", "setuptools*", "hypothesis*", "__pycache__")
+    for package in ("worker", "producers"):
+        shutil.copytree(REPOSITORY / package, copy / package, ignore=needless)
+    for place in packages:
+        shutil.copytree(place, copy, ignore=needless, dirs_exist_ok=True)
+    return [str(copy)]
+
+
 def test_data_is_kept_where_the_user_wants_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     assert default_folder() == Path("/var/lib/userpost-worker")
@@ -617,7 +637,7 @@ def test_a_normal_user_needs_nothing_from_root(folder: Path) -> None:
     home = folder / "home"
     home.mkdir(0o700)
     os.chown(home, account.uid, account.gid)
-    places = [str(REPOSITORY), *(path for path in sys.path if path.endswith("site-packages"))]
+    places = places_for(account, python, folder)
 
     printed = []
     for _ in range(2):

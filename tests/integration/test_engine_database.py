@@ -97,8 +97,8 @@ async def test_limits_follow_from_the_settings(database_url: str, redis_url: str
     settings = Settings.load(DATABASE_URL=database_url, REDIS_URL=redis_url, job_timeout_seconds=4, lease_seconds=20)
     engine = create_engine(database_url, pool_size=1, timeouts=settings.timeouts)
     try:
-        assert await _scalar(engine, "SHOW lock_timeout") == "2s"
-        assert await _scalar(engine, "SHOW statement_timeout") == "2s"
+        assert await _scalar(engine, "SHOW lock_timeout") == "1s"
+        assert await _scalar(engine, "SHOW statement_timeout") == "1s"
         assert await _scalar(engine, "SHOW idle_in_transaction_session_timeout") == "16s"
     finally:
         await engine.dispose()
