@@ -983,3 +983,13 @@ async def test_a_rejection_that_cannot_be_written_down_is_not_given(bench: Bench
         attempt = await transaction.run(claim(tries=MAX_TRIES))
         assert isinstance(attempt, Release)
     assert await bench.ledger() == []
+
+
+async def test_a_ledger_that_is_not_there_is_an_outage_and_no_try(bench: Bench) -> None:
+    await bench.sql("DROP TABLE job_ledger")
+
+    attempt = await bench.transaction().run(claim(tries=MAX_TRIES))
+
+    assert isinstance(attempt, Release)
+    assert attempt.outage
+    assert bench.calls == 0

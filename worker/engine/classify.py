@@ -53,6 +53,11 @@ def classify(error: Exception) -> Rejected | Retry | Release:
     return Retry("failed", describe(error))
 
 
+def waited(error: BaseException) -> bool:
+    """Whether the exception is that of a wait for somebody else's transaction: no sign that anything is wrong."""
+    return _sqlstate(error) in {"55P03", "57014"}
+
+
 def describe(error: BaseException) -> str:
     """Tell an exception by the types of its chain and the place where it was raised, without its texts.
 

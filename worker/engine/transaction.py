@@ -19,7 +19,7 @@ from producers.messages import Message, problems
 from worker.database import ledger
 from worker.database.ledger import Entry
 from worker.database.models import Outcome as OutcomeName
-from worker.engine.classify import classify, describe
+from worker.engine.classify import classify, describe, waited
 from worker.engine.outcome import Attempt, Dead, Done, Outcome, Rejected, Release, Retry
 from worker.jobs.registry import JobType
 
@@ -106,7 +106,7 @@ class Transaction:
         except Exception as error:  # noqa: BLE001  # every exception is told apart by the table
             attempt = classify(error)
             if not tried and not isinstance(attempt, Release):
-                return Release(f"the ledger could not be asked: {describe(error)}", outage=False)
+                return Release(f"the ledger could not be asked: {describe(error)}", outage=not waited(error))
             return attempt
         finally:
             await _end(session)
@@ -125,7 +125,7 @@ class Transaction:
             attempt = classify(error)
             if isinstance(attempt, Release):
                 return attempt
-            return Release(f"the outcome could not be written down: {describe(error)}", outage=False)
+            return Release(f"the outcome could not be written down: {describe(error)}", outage=not waited(error))
         else:
             return outcome
         finally:
