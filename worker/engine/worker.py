@@ -5,7 +5,6 @@ claimed, run and settled is not.
 """
 
 import asyncio
-import json
 import os
 import signal
 import socket
@@ -25,14 +24,14 @@ from producers import keys
 from producers.listener import Listener
 from worker.engine.classify import describe
 from worker.engine.execution import Effects, Execution, Job, Tick
-from worker.engine.journal import loggable
+from worker.engine.heartbeat import HEARTBEAT_SECONDS, Heartbeat
+from worker.engine.leases import Leases, interrupt
 from worker.engine.outage import Outage
-from worker.engine.queue import Lease, Queue, Renewal
+from worker.engine.queue import Queue
 from worker.engine.settler import GiveBack, Settler, reason
 
 log = structlog.get_logger("worker")
 
-HEARTBEAT_SECONDS = 5.0
 CRON_SECONDS = 0.5
 SWEEP_SECONDS = 30.0
 # How long the last settlements, the hooks and the goodbyes may take while stopping: no server is waited for longer.
@@ -88,9 +87,9 @@ class EngineWorker(Worker):
             result_ms=options.result_ttl_seconds * 1000,
             max_payload_bytes=options.max_payload_bytes,
         )
-        self._settler = Settler(self._queue, self._redis, self._forget)
-        self._held: dict[Lease, Job] = {}
-        """All leases of this worker, those being settled included."""
+        self._leases = Leases(self._queue)
+        self._settler = Settler(self._queue, self._redis, self._leases.forget)
+        self._heartbeat = Heartbeat(self.pool, self.queue_name, self.name, self.health_check_key, options.concurrency)
         self._active: set[Job] = set()
         """Jobs that run or wait to."""
         self._alone: deque[Job] = deque()
@@ -122,7 +121,7 @@ class EngineWorker(Worker):
             for actor in (
                 self._settler.run,
                 listener.run,
-                lambda: self._every(self._options.lease_seconds / 3, self._renew),
+                lambda: self._every(self._options.lease_seconds / 3, self._leases.renew),
                 lambda: self._every(HEARTBEAT_SECONDS, self._beat),
                 lambda: self._every(CRON_SECONDS, self._enqueue_ticks),
                 lambda: self._every(SWEEP_SECONDS, self._queue.sweep),
@@ -141,7 +140,7 @@ class EngineWorker(Worker):
             return
         with suppress(RedisError, OSError, TimeoutError):
             async with asyncio.timeout(FAREWELL_SECONDS):
-                await self._sign_off()
+                await self._heartbeat.sign_off()
         if self.on_shutdown is not None:
             try:
                 async with asyncio.timeout(FAREWELL_SECONDS):
@@ -151,16 +150,6 @@ class EngineWorker(Worker):
         await self.pool.aclose()
         await self.pool.connection_pool.disconnect()
         self._pool = None
-
-    async def _sign_off(self) -> None:
-        workers = keys.workers(self.queue_name)
-        async with self.pool.pipeline(transaction=True) as pipeline:
-            pipeline.hdel(workers, self.name)
-            pipeline.hlen(workers)
-            _, left = await pipeline.execute()
-        if not left:
-            # The queue's sign of life is shared: the last one takes it down.
-            await self.pool.delete(self.health_check_key)
 
     def handle_sig(self, signum: signal.Signals) -> None:
         """Stop claiming and let running jobs end; at the second signal, give them back at once."""
@@ -238,7 +227,7 @@ class EngineWorker(Worker):
         self._redis.over()
         for claimed in claims.jobs:
             job = Job.of(claimed)
-            self._held[claimed.lease] = job
+            self._leases.hold(job)
             if 1 < self._options.max_tries <= claimed.tries:
                 self._alone.append(job)
             else:
@@ -304,12 +293,9 @@ class EngineWorker(Worker):
             if len(self._active) <= self._options.concurrency:
                 self._changed.set()
         if settlement is None:
-            self._forget(job.claimed.lease)
+            self._leases.forget(job.claimed.lease)
         else:
             self._settler.add(settlement)
-
-    def _forget(self, lease: Lease) -> None:
-        self._held.pop(lease, None)
 
     # What goes on beside.
 
@@ -321,39 +307,8 @@ class EngineWorker(Worker):
                 self._redis.met(reason(error))
             await asyncio.sleep(seconds)
 
-    async def _renew(self) -> None:
-        leases = list(self._held)
-        if not leases:
-            return
-        for lease, renewal in zip(leases, await self._queue.renew(leases), strict=True):
-            job = self._held.get(lease)
-            if job is None or renewal is Renewal.RENEWED:
-                continue
-            if renewal is Renewal.LOST:
-                job.lost = True
-                log.warning("lease_lost", job_id=loggable(lease.job_id))
-                _cancel([job])
-            else:
-                _wish_cancelled(job)
-
     async def _beat(self) -> None:
-        now = time.time()
-        said = json.dumps(
-            {
-                "at": round(now, 3),
-                "running": len(self._active),
-                "held": len(self._held),
-                "concurrency": self._options.concurrency,
-            }
-        )
-        async with self.pool.pipeline(transaction=False) as pipeline:
-            pipeline.hset(keys.workers(self.queue_name), self.name, said)
-            pipeline.psetex(
-                self.health_check_key,
-                round(HEARTBEAT_SECONDS * 3000),
-                f"{datetime.now():%b-%d %H:%M:%S} j_ongoing={len(self._active)} worker={self.name}",  # noqa: DTZ005  # arq's form
-            )
-            await pipeline.execute()
+        await self._heartbeat.beat(running=len(self._active), held=len(self._leases))
 
     async def _enqueue_ticks(self) -> None:
         if self.cron_jobs and not self._stopping.is_set():
@@ -362,16 +317,14 @@ class EngineWorker(Worker):
     def _hear(self, channel: str, message: bytes) -> None:
         if channel == keys.wake(self.queue_name):
             self._changed.set()
-            return
-        for job in list(self._held.values()):
-            if job.claimed.lease.job_id == message:
-                _wish_cancelled(job)
+        else:
+            self._leases.cancel(message)
 
     # The end.
 
     async def _drain(self) -> None:
         """Give back what has not begun, and let the rest end within the grace; then give that back too."""
-        _cancel(job for job in self._active if not job.started_ms)
+        interrupt(job for job in self._active if not job.started_ms)
         for job in self._alone:
             self._settler.add(GiveBack(job.claimed.lease))
         stop_now = asyncio.ensure_future(self._stop_now.wait())
@@ -382,26 +335,11 @@ class EngineWorker(Worker):
                 break
             await asyncio.wait({stop_now, *running}, timeout=left, return_when=asyncio.FIRST_COMPLETED)
         stop_now.cancel()
-        _cancel(self._active)
+        interrupt(self._active)
         if running := [job.task for job in self._active if job.task]:
             await asyncio.wait(running, timeout=FAREWELL_SECONDS)
         unsettled = await self._settler.flushed(FAREWELL_SECONDS)
         log.info("drained", unsettled=unsettled, unfinished=len(self._active))
-
-
-def _wish_cancelled(job: Job) -> None:
-    if not job.cancelled:
-        job.cancelled = True
-        # One that has not begun is cancelled when its turn comes: the ledger has to be told, which takes a session.
-        if job.started_ms:
-            _cancel([job])
-
-
-def _cancel(jobs: Iterable[Job]) -> None:
-    for job in list(jobs):
-        # A COMMIT is never interrupted: what it comes to is the job's outcome.
-        if job.task is not None and not job.claim.committing:
-            job.task.cancel()
 
 
 async def _end(tasks: Iterable[asyncio.Task[Any]]) -> None:

@@ -19,9 +19,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from producers import keys
 from worker.engine.classify import classify, describe
+from worker.engine.heartbeat import HEARTBEAT_SECONDS
 from worker.engine.outcome import Release
 from worker.engine.settler import reason
-from worker.engine.worker import HEARTBEAT_SECONDS
 
 TIMEOUT_SECONDS = 3.0
 MISSING_SECONDS = 3 * HEARTBEAT_SECONDS
