@@ -79,6 +79,9 @@ def _function(name: str, limit_seconds: float) -> WorkerCoroutine:
         try:
             attempt = await transaction.run(claim)
         except asyncio.CancelledError:
+            if (task := asyncio.current_task()) is not None:
+                # Heard and heeded: what is awaited from here on must not take it for its own.
+                task.uncancel()
             # arq stops, or has waited for long enough, which it would take for the job's end: but a COMMIT may be under
             # way, and the ledger knows. Only a job that does not heed its own time limit has used up a try.
             overran = time.monotonic() - started >= limit_seconds and not claim.committing
