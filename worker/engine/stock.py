@@ -76,6 +76,7 @@ def _function(name: str, limit_seconds: float) -> WorkerCoroutine:
         claim = Claim(ctx["job_id"], name, fields, ctx["job_try"])
         started = time.monotonic()
         wait_ms = max(0.0, time.time() * 1000 - ctx["score"])
+        stopped = False
         try:
             attempt = await transaction.run(claim)
         except asyncio.CancelledError:
@@ -84,10 +85,18 @@ def _function(name: str, limit_seconds: float) -> WorkerCoroutine:
                 task.uncancel()
             # arq stops, or has waited for long enough, which it would take for the job's end: but a COMMIT may be under
             # way, and the ledger knows. Only a job that does not heed its own time limit has used up a try.
-            overran = time.monotonic() - started >= limit_seconds and not claim.committing
-            attempt = Retry("timeout", "it did not end in time") if overran else Release("the worker ended it")
+            overran = time.monotonic() - started >= limit_seconds
+            stopped = not overran
+            counted = overran and not claim.committing
+            attempt = Retry("timeout", "it did not end in time") if counted else Release("the worker ended it")
         log_attempt(claim, attempt, wait_ms=wait_ms, run_ms=(time.monotonic() - started) * 1000)
-        return await _answer(ctx, claim, attempt)
+        try:
+            return await _answer(ctx, claim, attempt)
+        except ArqRetry:
+            if stopped:
+                # arq looks at nothing else once it has cancelled a job, and runs it again.
+                raise asyncio.CancelledError from None
+            raise
 
     return cast("WorkerCoroutine", run)  # its first argument has no name, so that no field can clash with it
 
