@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from importlib.resources import files
 from typing import Any
 
+from hiredis import pack_command
 from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import InvalidResponse, NoScriptError, RedisError
@@ -39,14 +40,20 @@ class Script:
             raise NotSent(str(error)) from error
         try:
             try:
-                await connection.send_command("EVALSHA", self._sha, len(keys), *keys, *args)
+                await connection.send_packed_command(_packed("EVALSHA", self._sha, len(keys), *keys, *args))
                 return await connection.read_response()
             except NoScriptError:
                 # Redis restarted, or somebody flushed its scripts: EVAL runs it and keeps it.
-                await connection.send_command("EVAL", self._source, len(keys), *keys, *args)
+                await connection.send_packed_command(_packed("EVAL", self._source, len(keys), *keys, *args))
                 return await connection.read_response()
         finally:
             await pool.release(connection)
+
+
+def _packed(*words: str | bytes | int) -> bytes:
+    # In C: redis-py's own way takes as long for a job as all else that the client does for it.
+    packed: bytes = pack_command(words)  # type: ignore[arg-type]  # its stub knows tuples of one word only
+    return packed
 
 
 ENQUEUE = Script(__package__, "enqueue.lua")

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import signal
+import time
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -371,3 +372,23 @@ async def test_a_fault_of_the_engine_ends_neither_the_worker_nor_the_job_for_eve
     assert (await result(redis, "b@k"))["r"]["code"] == "failed"
     assert "secret" not in (await result(redis, "b@k"))["r"]["detail"]
     assert (await result(redis, "c@k"))["s"] is True
+
+
+async def test_the_next_of_a_key_and_a_retry_wait_for_no_poll(
+    redis: Redis, redis_url: str, effects: Scripted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail_once(claim: Claim) -> Attempt:
+        return Retry("failed", "no") if claim.tries == 1 else Done("null")
+
+    effects.acts = {"fail_once": fail_once}
+    monkeypatch.setattr(execution, "backoff_seconds", lambda _tries: 0.05)
+    await enqueue(redis, *((f"{number}@k", "fine") for number in range(20)), ("again", "fail_once"))
+    started = time.monotonic()
+
+    async with running(worker_of(redis_url, effects, poll_seconds=30)):
+        async with asyncio.timeout(20):
+            while await redis.zcard(NAME):
+                await asyncio.sleep(0.01)
+
+    assert time.monotonic() - started < 10
+    assert effects.tries["again"] == [1, 2]

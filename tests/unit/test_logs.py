@@ -16,7 +16,7 @@ import pytest
 import structlog
 
 from worker import app
-from worker.engine.journal import log_attempt
+from worker.engine.journal import Journal
 from worker.engine.outcome import Attempt, Dead, Done, Rejected, Release, Retry
 from worker.engine.transaction import Claim
 from worker.ops import logs
@@ -302,7 +302,7 @@ def test_a_try_leaves_one_line_without_its_fields(
     read = written()
     claim = Claim("import-7@user:42", "create_user", {"email": EMAIL, "hashed_password": HASH}, 2)
 
-    log_attempt(claim, attempt, wait_ms=1.26, run_ms=2.0)
+    Journal().attempt(claim, attempt, wait_ms=1.26, run_ms=2.0)
 
     (line,) = lines(read)
     assert line | expected == line
@@ -315,7 +315,7 @@ def test_a_try_leaves_one_line_without_its_fields(
 def test_a_redelivery_says_so_and_what_is_no_id_is_not_told(written: Callable[..., Written]) -> None:
     read = written()
     claim = Claim(f"not an id: {EMAIL}", "create_user", {}, 1, redelivered=True)
-    log_attempt(claim, Dead("undecodable", "a job id must match"), wait_ms=0, run_ms=0)
+    Journal().attempt(claim, Dead("undecodable", "a job id must match"), wait_ms=0, run_ms=0)
     (line,) = lines(read)
     assert line["redelivered"] is True
     assert line["job_id"] is None

@@ -1,27 +1,22 @@
-"""From a claimed job to its settlement: decode, try, tell the log, write the result."""
+"""From a claimed job to its settlement: try, tell the log, write the result."""
 
 import asyncio
 import json
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Protocol, assert_never
 
 from producers import ids, keys, wire
 from worker.engine.classify import classify, describe
-from worker.engine.journal import log_attempt
+from worker.engine.job import Job
+from worker.engine.journal import Journal
 from worker.engine.outcome import Attempt, Dead, Done, Outcome, Rejected, Release, Retry
-from worker.engine.queue import Burial, Claimed, Completion, PayloadState
+from worker.engine.queue import Burial, Completion
 from worker.engine.retry import backoff_seconds
 from worker.engine.settler import GiveBack, RetryLater, Settlement
 from worker.engine.transaction import Claim
 
-_NO_PAYLOAD = {
-    PayloadState.MISSING: Dead("expired", "the payload was gone before the job's turn came"),
-    PayloadState.TOO_LARGE: Dead("too_large", "the payload is larger than WORKER_MAX_PAYLOAD_BYTES"),
-    PayloadState.FOREIGN: Dead("undecodable", "the payload's key is no string"),
-}
 _CANCELLED = Rejected("cancelled", "the job was cancelled")
 
 
@@ -37,28 +32,6 @@ class Effects(Protocol):
 
 Tick = Callable[[str], Awaitable[None]]
 """Runs a scheduled job for the tick of this id."""
-
-
-@dataclass(slots=True, eq=False)
-class Job:
-    """A job under way in this worker."""
-
-    claimed: Claimed
-    claim: Claim
-    headers: Mapping[str, str] = field(default_factory=dict)
-    enqueued_ms: int = 0
-    started_ms: float = 0.0
-    """0 until it is tried: it has been claimed ahead."""
-    task: "asyncio.Task[None] | None" = None
-    cancelled: bool = False
-    """Somebody wants it cancelled."""
-    lost: bool = False
-    """Its lease ended while it ran: it is another worker's."""
-
-    @classmethod
-    def of(cls, claimed: Claimed) -> "Job":
-        job_id = claimed.lease.job_id.decode("utf-8", "backslashreplace")
-        return cls(claimed, Claim(job_id, "unknown", {}, claimed.tries))
 
 
 class Execution:
@@ -89,6 +62,7 @@ class Execution:
         self._worker = worker
         self._max_tries = max_tries
         self._database_lost = database_lost
+        self._journal = Journal()
 
     async def run(self, job: Job) -> Settlement | None:
         """Try a job to its settlement; None when there is nothing to settle, for it is another worker's."""
@@ -104,20 +78,14 @@ class Execution:
             attempt = failed("failed", describe(error))
         ended_ms = time.time() * 1000
         wait_ms = max(0.0, job.started_ms - float(job.claimed.lease.score))
-        log_attempt(job.claim, attempt, wait_ms=wait_ms, run_ms=ended_ms - job.started_ms)
+        self._journal.attempt(job.claim, attempt, wait_ms=wait_ms, run_ms=ended_ms - job.started_ms)
         return self._settlement(job, attempt, round(ended_ms))
 
     async def _attempt(self, job: Job) -> Attempt:
-        claim, claimed = job.claim, job.claimed
-        if claimed.payload is None:
-            return await self._end(claim, _NO_PAYLOAD[claimed.state])
-        try:
-            envelope = wire.decode(claimed.payload)
-        except wire.WireError as error:
-            return await self._end(claim, Dead("undecodable", str(error)))
-        claim.job, claim.fields = envelope.f, envelope.k
-        job.headers, job.enqueued_ms = envelope.h, envelope.et
-        if job.cancelled or claimed.state is PayloadState.CANCEL:
+        claim = job.claim
+        if job.unreadable is not None:
+            return await self._end(claim, job.unreadable)
+        if job.cancelled:
             return await self._end(claim, _CANCELLED)
         if (tick := self._ticks.get(claim.job)) is not None:
             return await _run_tick(tick, claim.job_id)
@@ -162,8 +130,7 @@ class Execution:
         )  # fmt: skip
 
     def _channel(self, job: Job) -> str:
-        producer = job.headers.get("producer")
-        return keys.results(self._queue, producer) if producer else ""
+        return keys.results(self._queue, job.producer) if job.producer else ""
 
     def _letter(self, job: Job, dead: Dead) -> bytes:
         return json.dumps(

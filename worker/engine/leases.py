@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 import structlog
 
-from worker.engine.execution import Job
+from worker.engine.job import Job
 from worker.engine.journal import loggable
 from worker.engine.queue import Lease, Queue, Renewal
 

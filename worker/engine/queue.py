@@ -2,9 +2,8 @@
 
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import IntEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 from redis.asyncio import Redis
 
@@ -27,8 +26,10 @@ class PayloadState(IntEnum):
     """It was fetched, and somebody wants the job cancelled."""
 
 
-@dataclass(frozen=True, slots=True)
-class Lease:
+_STATES = tuple(PayloadState)
+
+
+class Lease(NamedTuple):
     """A claim as Redis knows it. The id is bytes: what is in the queue need not be a job id, nor text."""
 
     job_id: bytes
@@ -37,8 +38,7 @@ class Lease:
     """The score that the job had when it was claimed, as Redis prints it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Claimed:
+class Claimed(NamedTuple):
     """A job that was claimed, as it was found."""
 
     lease: Lease
@@ -47,8 +47,7 @@ class Claimed:
     tries: int
 
 
-@dataclass(frozen=True, slots=True)
-class Claims:
+class Claims(NamedTuple):
     """The answer to a claim."""
 
     jobs: list[Claimed]
@@ -65,8 +64,7 @@ class Renewal(IntEnum):
     """Renewed, and somebody wants the job cancelled."""
 
 
-@dataclass(frozen=True, slots=True)
-class Completion:
+class Completion(NamedTuple):
     """A job that ended, its result, and the channel that its producer listens on (empty: none)."""
 
     lease: Lease
@@ -74,8 +72,7 @@ class Completion:
     channel: str
 
 
-@dataclass(frozen=True, slots=True)
-class Burial:
+class Burial(NamedTuple):
     """A job that died, its result, its producer's channel, and the letter that says what is known of its death."""
 
     lease: Lease
@@ -108,7 +105,7 @@ class Queue:
         token = secrets.token_hex(8).encode()
         answer = await self._run(CLAIM, [count, self._lease_ms, token, self._max_payload_bytes])
         jobs = [
-            Claimed(Lease(job_id, token, score), payload, PayloadState(state), tries)
+            Claimed(Lease(job_id, token, score), payload, _STATES[state], tries)
             for job_id, payload, tries, score, state in zip(*(answer[first::5] for first in range(1, 6)), strict=True)
         ]
         return Claims(jobs, None if answer[0] < 0 else answer[0])

@@ -2,8 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import structlog
 from redis.exceptions import RedisError
@@ -18,16 +17,14 @@ log = structlog.get_logger("worker.settle")
 JOBS_A_CALL = 200
 
 
-@dataclass(frozen=True, slots=True)
-class RetryLater:
+class RetryLater(NamedTuple):
     """A claim whose try failed."""
 
     lease: Lease
     delay_ms: int
 
 
-@dataclass(frozen=True, slots=True)
-class GiveBack:
+class GiveBack(NamedTuple):
     """A claim that was not tried."""
 
     lease: Lease
@@ -43,10 +40,10 @@ class Settler:
     Args:
         queue: where they go.
         redis: told of failures and answers.
-        settled: called with each lease that is no more this worker's.
+        settled: called with each settlement that Redis has answered.
     """
 
-    def __init__(self, queue: Queue, redis: Outage, settled: Callable[[Lease], None]) -> None:
+    def __init__(self, queue: Queue, redis: Outage, settled: Callable[[Settlement], None]) -> None:
         self._queue = queue
         self._redis = redis
         self._settled = settled
@@ -103,7 +100,7 @@ class Settler:
             return False
         self._redis.over()
         for item in batch:
-            self._settled(item.lease)
+            self._settled(item)
         return True
 
     async def _send(

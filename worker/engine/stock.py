@@ -19,7 +19,7 @@ from redis.exceptions import RedisError
 
 from producers import keys
 from producers.errors import JobDead, JobRejected
-from worker.engine.journal import log_attempt
+from worker.engine.journal import Journal
 from worker.engine.outcome import Attempt, Dead, Done, Rejected, Release, Retry
 from worker.engine.retry import backoff_seconds
 from worker.engine.transaction import Claim, Transaction
@@ -89,7 +89,7 @@ def _function(name: str, limit_seconds: float) -> WorkerCoroutine:
             stopped = not overran
             counted = overran and not claim.committing
             attempt = Retry("timeout", "it did not end in time") if counted else Release("the worker ended it")
-        log_attempt(claim, attempt, wait_ms=wait_ms, run_ms=(time.monotonic() - started) * 1000)
+        Journal().attempt(claim, attempt, wait_ms=wait_ms, run_ms=(time.monotonic() - started) * 1000)
         try:
             return await _answer(ctx, claim, attempt)
         except ArqRetry:

@@ -9,8 +9,7 @@ import os
 import signal
 import socket
 import time
-from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -22,13 +21,16 @@ from redis.exceptions import RedisError
 
 from producers import keys
 from producers.listener import Listener
+from worker.engine.actors import end, kept, unless
 from worker.engine.classify import describe
-from worker.engine.execution import Effects, Execution, Job, Tick
+from worker.engine.execution import Effects, Execution, Tick
 from worker.engine.heartbeat import HEARTBEAT_SECONDS, Heartbeat
+from worker.engine.job import Job, read
+from worker.engine.lanes import Lanes
 from worker.engine.leases import Leases, interrupt
 from worker.engine.outage import Outage
 from worker.engine.queue import Queue
-from worker.engine.settler import GiveBack, Settler, reason
+from worker.engine.settler import GiveBack, RetryLater, Settlement, Settler, reason
 
 log = structlog.get_logger("worker")
 
@@ -88,16 +90,10 @@ class EngineWorker(Worker):
             max_payload_bytes=options.max_payload_bytes,
         )
         self._leases = Leases(self._queue)
-        self._settler = Settler(self._queue, self._redis, self._leases.forget)
+        self._settler = Settler(self._queue, self._redis, self._settled)
         self._heartbeat = Heartbeat(self.pool, self.queue_name, self.name, self.health_check_key, options.concurrency)
-        self._active: set[Job] = set()
-        """Jobs that run or wait to."""
-        self._alone: deque[Job] = deque()
-        """Jobs on their last try. Each runs by itself: if it takes the worker down, it takes no other job along."""
-        self._solo: Job | None = None
-        """The one of them that runs."""
-        self._places = asyncio.Semaphore(options.concurrency)
         self._changed = asyncio.Event()
+        self._lanes = Lanes(options.concurrency, run=self._run, not_begun=self._give_back, room=self._changed.set)
         self._stopping = asyncio.Event()
         self._stop_now = asyncio.Event()
 
@@ -105,7 +101,7 @@ class EngineWorker(Worker):
 
     async def main(self) -> None:
         """Run until told to stop, or in a burst until the queue is empty; then let what runs come to its end."""
-        if not await self._unless_stopping(self._start()):
+        if not await unless(self._stopping, self._start()):
             return
         self._execution = Execution(
             self._make_effects(self.ctx),
@@ -117,7 +113,7 @@ class EngineWorker(Worker):
         )
         listener = Listener(self.pool, [keys.wake(self.queue_name), keys.control(self.queue_name)], self._hear)
         actors = [
-            asyncio.create_task(self._kept(actor))
+            asyncio.create_task(kept(actor))
             for actor in (
                 self._settler.run,
                 listener.run,
@@ -127,12 +123,12 @@ class EngineWorker(Worker):
                 lambda: self._every(SWEEP_SECONDS, self._queue.sweep),
             )
         ]
-        claimer = asyncio.create_task(self._kept(self._claim_until_stopped))
+        claimer = asyncio.create_task(kept(self._claim_until_stopped))
         try:
             await claimer
             await self._drain()
         finally:
-            await _end({claimer, *actors})
+            await end({claimer, *actors}, seconds=FAREWELL_SECONDS)
 
     async def close(self) -> None:
         """Run the shutdown hook and close the connections. No server that is away is waited for."""
@@ -156,7 +152,7 @@ class EngineWorker(Worker):
         if self._stopping.is_set():
             self._stop_now.set()
         else:
-            log.info("stopping", signal=signal.Signals(signum).name, running=len(self._active))
+            log.info("stopping", signal=signal.Signals(signum).name, running=len(self._lanes.running))
             self._stopping.set()
         self._changed.set()
 
@@ -179,44 +175,17 @@ class EngineWorker(Worker):
         if self.on_startup is not None:
             await self.on_startup(self.ctx)
 
-    async def _kept(self, actor: Callable[[], Awaitable[None]]) -> None:
-        """Let an actor run to its end, through faults of our own: they are said, and do not end the worker."""
-        while True:
-            try:
-                await actor()
-            except Exception as error:  # noqa: BLE001  # whatever it is, running jobs must still be renewed and settled
-                log.error("engine_fault", error=describe(error))  # noqa: TRY400  # its text may hold values
-                await asyncio.sleep(1)
-            else:
-                return
-
-    async def _unless_stopping(self, work: Awaitable[None]) -> bool:
-        """Do some work to its end, unless the worker is told to stop before."""
-        doing = asyncio.ensure_future(work)
-        stopping = asyncio.ensure_future(self._stopping.wait())
-        await asyncio.wait({doing, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        stopping.cancel()
-        if not doing.done():
-            doing.cancel()
-            await asyncio.wait({doing})
-            return False
-        await doing
-        return True
-
     # Claiming.
 
     async def _claim_until_stopped(self) -> None:
-        ahead = 2 * self._options.concurrency
         while not self._stopping.is_set():
             self._changed.clear()
             if self._redis.lasts or self._database.lasts:
                 await self._wait_out_outages()
-            elif self._alone and not self._active:
-                self._begin(self._alone.popleft(), alone=True)
-            elif self._alone or self._solo is not None or len(self._active) > self._options.concurrency:
-                await self._changed.wait()
+            elif room := self._lanes.room():
+                await self._claim(room)
             else:
-                await self._claim(ahead - len(self._active))
+                await self._changed.wait()
 
     async def _claim(self, count: int) -> None:
         try:
@@ -225,16 +194,16 @@ class EngineWorker(Worker):
             self._redis.met(reason(error))
             return
         self._redis.over()
+        jobs: list[Job] = []
+        last_tries: list[Job] = []
         for claimed in claims.jobs:
-            job = Job.of(claimed)
+            job = read(claimed)
             self._leases.hold(job)
-            if 1 < self._options.max_tries <= claimed.tries:
-                self._alone.append(job)
-            else:
-                self._begin(job)
+            (last_tries if 1 < self._options.max_tries <= claimed.tries else jobs).append(job)
+        self._lanes.add(jobs, last_tries)
         if len(claims.jobs) == count:
             return
-        if self.burst and not self._active and not self._alone and await self._queue_is_empty():
+        if self.burst and not self._lanes and await self._queue_is_empty():
             self._stopping.set()
             return
         idle_seconds = self._options.poll_seconds
@@ -273,29 +242,29 @@ class EngineWorker(Worker):
 
     # Running.
 
-    def _begin(self, job: Job, *, alone: bool = False) -> None:
-        self._active.add(job)
-        if alone:
-            self._solo = job
-        job.task = asyncio.create_task(self._run(job))
-
     async def _run(self, job: Job) -> None:
         try:
-            async with self._places:
-                settlement = await self._execution.run(job)
-        except asyncio.CancelledError:
-            # It had not begun.
-            settlement = None if job.lost else GiveBack(job.claimed.lease)
-        finally:
-            self._active.discard(job)
-            if job is self._solo:
-                self._solo = None
-            if len(self._active) <= self._options.concurrency:
-                self._changed.set()
+            settlement = await self._execution.run(job)
+        except Exception as error:  # noqa: BLE001  # a fault of our own: its lease ends, and it comes back
+            log.error("engine_fault", error=describe(error))  # noqa: TRY400  # its text may hold values
+            settlement = None
         if settlement is None:
             self._leases.forget(job.claimed.lease)
         else:
             self._settler.add(settlement)
+
+    def _give_back(self, job: Job) -> None:
+        if job.lost:
+            self._leases.forget(job.claimed.lease)
+        else:
+            self._settler.add(GiveBack(job.claimed.lease))
+
+    def _settled(self, settlement: Settlement) -> None:
+        self._leases.forget(settlement.lease)
+        if isinstance(settlement, RetryLater):
+            asyncio.get_running_loop().call_later(settlement.delay_ms / 1000, self._changed.set)
+        elif b"@" in settlement.lease.job_id:
+            self._changed.set()  # the next of its key is due
 
     # What goes on beside.
 
@@ -308,7 +277,7 @@ class EngineWorker(Worker):
             await asyncio.sleep(seconds)
 
     async def _beat(self) -> None:
-        await self._heartbeat.beat(running=len(self._active), held=len(self._leases))
+        await self._heartbeat.beat(running=len(self._lanes.running), held=len(self._leases))
 
     async def _enqueue_ticks(self) -> None:
         if self.cron_jobs and not self._stopping.is_set():
@@ -324,30 +293,18 @@ class EngineWorker(Worker):
 
     async def _drain(self) -> None:
         """Give back what has not begun, and let the rest end within the grace; then give that back too."""
-        interrupt(job for job in self._active if not job.started_ms)
-        for job in self._alone:
-            self._settler.add(GiveBack(job.claimed.lease))
+        for job in self._lanes.take_waiting():
+            self._give_back(job)
         stop_now = asyncio.ensure_future(self._stop_now.wait())
         deadline = time.monotonic() + self._options.grace_seconds
-        while (running := [job.task for job in self._active if job.task]) and not self._stop_now.is_set():
+        while (running := self._lanes.tasks) and not self._stop_now.is_set():
             left = deadline - time.monotonic()
             if left <= 0:
                 break
             await asyncio.wait({stop_now, *running}, timeout=left, return_when=asyncio.FIRST_COMPLETED)
         stop_now.cancel()
-        interrupt(self._active)
-        if running := [job.task for job in self._active if job.task]:
+        interrupt(self._lanes.running)
+        if running := self._lanes.tasks:
             await asyncio.wait(running, timeout=FAREWELL_SECONDS)
         unsettled = await self._settler.flushed(FAREWELL_SECONDS)
-        log.info("drained", unsettled=unsettled, unfinished=len(self._active))
-
-
-async def _end(tasks: Iterable[asyncio.Task[Any]]) -> None:
-    """End tasks. A library may swallow a cancellation while it waits for a connection, so one is not enough."""
-    pending = set(tasks)
-    for _ in range(round(FAREWELL_SECONDS)):
-        for task in pending:
-            task.cancel()
-        _, pending = await asyncio.wait(pending, timeout=1)
-        if not pending:
-            return
+        log.info("drained", unsettled=unsettled, unfinished=len(self._lanes.running))

@@ -1,0 +1,49 @@
+"""A job under way in this worker, from its claim to its settlement."""
+
+import asyncio
+from dataclasses import dataclass
+
+from producers import wire
+from worker.engine.outcome import Dead
+from worker.engine.queue import Claimed, PayloadState
+from worker.engine.transaction import Claim
+
+_NO_PAYLOAD = {
+    PayloadState.MISSING: Dead("expired", "the payload was gone before the job's turn came"),
+    PayloadState.TOO_LARGE: Dead("too_large", "the payload is larger than WORKER_MAX_PAYLOAD_BYTES"),
+    PayloadState.FOREIGN: Dead("undecodable", "the payload's key is no string"),
+}
+
+
+@dataclass(slots=True, eq=False)
+class Job:
+    """A job under way in this worker."""
+
+    claimed: Claimed
+    claim: Claim
+    unreadable: Dead | None = None
+    """Why there is nothing to try."""
+    producer: str | None = None
+    """Who is told of its end."""
+    enqueued_ms: int = 0
+    started_ms: float = 0.0
+    """0 until it is tried: it has been claimed ahead."""
+    task: "asyncio.Task[None] | None" = None
+    cancelled: bool = False
+    """Somebody wants it cancelled."""
+    lost: bool = False
+    """Its lease ended while it ran: it is another worker's."""
+
+
+def read(claimed: Claimed) -> Job:
+    """Decode what was claimed."""
+    claim = Claim(claimed.lease.job_id.decode("utf-8", "backslashreplace"), "unknown", {}, claimed.tries)
+    if claimed.payload is None:
+        return Job(claimed, claim, _NO_PAYLOAD[claimed.state])
+    try:
+        envelope = wire.decode(claimed.payload)
+    except wire.WireError as error:
+        return Job(claimed, claim, Dead("undecodable", str(error)))
+    claim.job, claim.fields = envelope.f, envelope.k
+    cancelled = claimed.state is PayloadState.CANCEL
+    return Job(claimed, claim, None, envelope.h.get("producer"), envelope.et, cancelled=cancelled)
