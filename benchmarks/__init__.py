@@ -1,1 +1,5 @@
-"""Measurements that anyone can repeat; each ends with 1 when a figure that is promised is not reached."""
+"""Measurements that anyone can repeat, beside other systems; each ends with 1 when a figure promised is not reached.
+
+make bench                                        everything; writes docs/benchmarks.md and docs/benchmarks.svg
+make bench BENCH_ARGS='noop latency --quick'      some scenarios, one short round
+"""

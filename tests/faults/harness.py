@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections import Counter, defaultdict
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -48,6 +49,8 @@ class Workers:
         self._folder = folder
         self.processes: dict[int, subprocess.Popen[bytes]] = {}
         self.starts: Counter[int] = Counter()
+        self.longest_start_seconds = 0.0
+        self._began: dict[int, float] = {}
 
     def start(self, number: int) -> subprocess.Popen[bytes]:
         with (self._folder / f"worker-{number}.log").open("ab") as log:
@@ -55,6 +58,7 @@ class Workers:
                 [sys.executable, "-m", "worker", "run"], env=self._environment, stdout=log, stderr=log
             )
         self.processes[number] = process
+        self._began[number] = time.monotonic()
         self.starts[number] += 1
         return process
 
@@ -67,6 +71,8 @@ class Workers:
             assert process.poll() is None, f"worker {number} ended with {process.returncode}"
             assert time.monotonic() < deadline, f"worker {number} did not start within {seconds} s"
             await asyncio.sleep(0.02)
+        if (began := self._began.pop(number, None)) is not None:
+            self.longest_start_seconds = max(self.longest_start_seconds, time.monotonic() - began)
 
     def kill(self, number: int) -> None:
         """End a worker as a power cut does."""
@@ -136,9 +142,9 @@ class Stage:
         finally:
             await connection.close()
 
-    async def seeded(self) -> tuple[list[int], list[int]]:
+    async def seeded(self, *, users: int = HOT_USERS) -> tuple[list[int], list[int]]:
         """Users and posts that the load is about; their ids."""
-        users = [await self.producer.enqueue(self._user()) for _ in range(HOT_USERS)]
+        users = [await self.producer.enqueue(self._user()) for _ in range(users)]
         user_ids = [(await user.result(60)).id for user in users]
         posts = [await self.producer.enqueue(self._post(user_id)) for user_id in user_ids]
         self.handles += [*users, *posts]
@@ -149,6 +155,26 @@ class Stage:
         for start in range(0, jobs, chunk):
             requests = [self._job(users, posts) for _ in range(min(chunk, jobs - start))]
             self.handles += await self.producer.enqueue_many(requests)
+
+    async def steady_load(self, users: list[int], posts: list[int], until: asyncio.Event) -> None:
+        """Enqueue a few jobs many times a second, so that there is something to do all the time, and no more."""
+        while not until.is_set():
+            await self.load(10, users, posts)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(0.1):
+                    await until.wait()
+
+    async def ended(self, job_ids: list[str], *, seconds: float = QUIET_SECONDS) -> None:
+        """Wait until none of these jobs is in the queue."""
+        async with asyncio.timeout(seconds):
+            while any(await self.producer._redis.execute_command("ZMSCORE", "arq:queue", *job_ids)):
+                await asyncio.sleep(0.02)
+
+    async def quiet(self, *, seconds: float = QUIET_SECONDS) -> None:
+        """Wait until nothing is left in the queue."""
+        async with asyncio.timeout(seconds):
+            while await self.producer._redis.zcard("arq:queue"):
+                await asyncio.sleep(0.05)
 
     async def verdict(self, *, seconds: float = QUIET_SECONDS) -> oracle.Verdict:
         """Wait until every job has its outcome, and let the oracle judge."""
@@ -167,7 +193,7 @@ class Stage:
             case "post":
                 return Request(self._post(self.random.choice(users)))
             case "rename":
-                return Request(self._rename(self.random.choice(users)))
+                return Request(self.rename(self.random.choice(users)))
             case "retitle":
                 title = PostChanges(title=f"title {self._next()}")
                 return Request(UpdatePost(post_id=self.random.choice(posts), changes=title))
@@ -175,7 +201,7 @@ class Stage:
                 absent: Message[Any] = self.random.choice((DeleteUser(user_id=2**62), DeletePost(post_id=2**62)))
                 return Request(absent)
 
-    def _rename(self, user_id: int) -> UpdateUser:
+    def rename(self, user_id: int) -> UpdateUser:
         name = f"renamed-{self._next()}"
         self.changes[user_id].append(name)
         return UpdateUser(user_id=user_id, changes=UserChanges(username=name))

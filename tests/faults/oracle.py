@@ -14,7 +14,8 @@ import asyncpg  # type: ignore[import-untyped]
 _TRIGGERS = """
 CREATE TABLE effect_log (
     seq bigserial PRIMARY KEY, xid xid8 NOT NULL DEFAULT pg_current_xact_id(),
-    op text NOT NULL, tbl text NOT NULL, row_id bigint NOT NULL, said text
+    op text NOT NULL, tbl text NOT NULL, row_id bigint NOT NULL, said text,
+    at timestamptz NOT NULL DEFAULT clock_timestamp()
 );
 CREATE TABLE ledger_log (xid xid8 NOT NULL DEFAULT pg_current_xact_id(), job_id text NOT NULL, outcome text NOT NULL);
 CREATE FUNCTION note_effect() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -83,6 +84,17 @@ async def check(database: asyncpg.Connection, outcomes: dict[str, str], changes:
             verdict.wrong["I4 out of order"].append(f"user {row['row_id']}")
     verdict.wrong = defaultdict(list, {name: found for name, found in verdict.wrong.items() if found})
     return verdict
+
+
+async def told_by_ledger(database: asyncpg.Connection) -> dict[str, str]:
+    """The outcomes as the ledger has them: for loads whose results would take too long to be read one by one."""
+    return {row["job_id"]: row["outcome"] for row in await database.fetch("SELECT job_id, outcome FROM job_ledger")}
+
+
+async def longest_gap_seconds(database: asyncpg.Connection) -> float:
+    """The longest time between two effects, one after the other."""
+    gap = "SELECT max(extract(epoch FROM gap)) FROM (SELECT at - lag(at) OVER (ORDER BY at) AS gap FROM effect_log) g"
+    return float(await database.fetchval(gap))
 
 
 async def stuck(database: asyncpg.Connection) -> Any:

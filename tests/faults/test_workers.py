@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.faults import oracle
 from tests.faults.harness import LEASE_SECONDS, Stage
 
 pytestmark = pytest.mark.timeout(900)
@@ -68,19 +69,27 @@ async def test_a_frozen_worker_that_wakes_up_changes_nothing(folder: Path, seed:
         assert stage.workers.processes[0].poll() is None
 
 
-async def test_sigterm_counts_no_try_and_ends_with_zero(folder: Path, seed: int, scale: int) -> None:
+async def test_rolling_counts_no_try_and_leaves_no_gap(folder: Path, seed: int, scale: int) -> None:
     async with Stage(folder, seed) as stage:
         stage.workers.start(1)
         users, posts = await stage.seeded()
-        load = asyncio.create_task(stage.load(1000 * scale, users, posts))
+        await stage.workers.started(0)
+        await stage.workers.started(1)
+        rolled = asyncio.Event()
+        load = asyncio.create_task(stage.steady_load(users, posts, rolled))
         for number in [0, 1] * (2 * scale):
-            await stage.workers.started(number)
             await asyncio.sleep(stage.random.uniform(0, 0.5))
             assert await asyncio.to_thread(stage.workers.stop, number) == 0
             stage.workers.start(number)
+            await stage.workers.started(number)
+        rolled.set()
         await load
 
         verdict = await stage.verdict()
 
         assert not verdict.wrong, str(verdict)
         assert {(await handle.outcome(1)).t for handle in stage.handles} == {1}
+        # One is always up: the jobs never wait for longer than a worker takes to start.
+        gap_seconds = await stage.observe(oracle.longest_gap_seconds)
+        assert gap_seconds <= stage.workers.longest_start_seconds + 0.5
+        print(f"longest gap {gap_seconds:.2f} s, longest start {stage.workers.longest_start_seconds:.2f} s")

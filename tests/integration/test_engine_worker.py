@@ -377,12 +377,13 @@ async def test_a_fault_of_the_engine_ends_neither_the_worker_nor_the_job_for_eve
 
 @pytest.mark.parametrize("jobs", [[("1@k", "fine"), ("2@k", "fine")], [("again", "fail_once")]])
 async def test_the_next_of_a_key_and_a_retry_wait_for_no_poll(
-    jobs: list[tuple[str, str]],
     redis: Redis,
     redis_url: str,
     effects: Scripted,
+    *,
     eventually: Eventually,
     monkeypatch: pytest.MonkeyPatch,
+    jobs: list[tuple[str, str]],
 ) -> None:
     async def fail_once(claim: Claim) -> Attempt:
         return Retry("failed", "no") if claim.tries == 1 else Done("null")
