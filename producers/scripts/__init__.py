@@ -19,9 +19,9 @@ class NotSent(RedisError):
 class Script:
     """A Lua script that Redis keeps by its hash, sent again whenever Redis has forgotten it."""
 
-    def __init__(self, package: str, *names: str) -> None:
-        """Read the script from a package; several files are one script, one after the other."""
-        self._source = b"\n".join(files(package).joinpath(name).read_bytes() for name in names)
+    def __init__(self, *sources: bytes) -> None:
+        """Make one script of several texts, one after the other."""
+        self._source = b"\n".join(sources)
         self._sha = hashlib.sha1(self._source, usedforsecurity=False).hexdigest()
 
     async def __call__(self, redis: Redis, keys: Sequence[str], args: Sequence[str | bytes | int]) -> Any:
@@ -56,5 +56,11 @@ def _packed(*words: str | bytes | int) -> bytes:
     return packed
 
 
-ENQUEUE = Script(__package__, "enqueue.lua")
-CANCEL = Script(__package__, "cancel.lua")
+def lua(package: str, name: str) -> bytes:
+    """The text of a file in a package."""
+    return files(package).joinpath(name).read_bytes()
+
+
+CLOCK = lua(__package__, "clock.lua")
+ENQUEUE = Script(CLOCK, lua(__package__, "enqueue.lua"))
+CANCEL = Script(lua(__package__, "cancel.lua"))

@@ -1,7 +1,7 @@
 -- Accept jobs into a queue, each at most once, in one order that Redis gives.
 --
 -- KEYS[1]  queue     sorted set: job id -> due time, ms
--- KEYS[2]  clock     string: the last score given out, µs
+-- KEYS[2]  clock     hash, see clock.lua: here its `now` is the last score given out
 -- then three for each job:
 --   job              string: the payload
 --   result           string: the outcome, when the job has ended already
@@ -24,9 +24,8 @@ local queue, clock = KEYS[1], KEYS[2]
 local wake, max_queued, idempotency_ms = ARGV[1], tonumber(ARGV[2]), ARGV[3]
 local jobs = (#KEYS - 2) / 3
 
-local time = redis.call('TIME')
-local now_us = time[1] * 1000000 + time[2]
-local last_us = tonumber(redis.call('GET', clock) or '0') or 0
+local now = now_us(clock)
+local last_us = now
 local queued = redis.call('ZCARD', queue)
 
 local answers, due_now = {}, false
@@ -45,12 +44,12 @@ for i = 1, jobs do
   else
     local score_ms = due_ms
     if delay_ms > 0 then
-      score_ms = now_us / 1000 + delay_ms
+      score_ms = now / 1000 + delay_ms
     end
     -- A time that has passed already is now: else the job would overtake those that were accepted before it.
-    if score_ms * 1000 <= now_us then
-      -- Strictly increasing, also when Redis's clock steps back: two jobs never tie.
-      last_us = math.max(now_us, last_us + 1)
+    if score_ms * 1000 <= now then
+      -- Strictly increasing: two jobs never tie.
+      last_us = last_us + 1
       score_ms = last_us / 1000
       due_now = true
     end
@@ -66,7 +65,7 @@ for i = 1, jobs do
 end
 
 if due_now then
-  redis.call('SET', clock, string.format('%.0f', last_us))
+  note_clock(clock, last_us)
   redis.call('PUBLISH', wake, '1')
 end
 return answers

@@ -57,7 +57,9 @@ class Stage:
         return found
 
     async def keyspace(self) -> set[str]:
-        return {key.decode() for key in await self.redis.keys("*")}
+        keyspace = {key.decode() for key in await self.redis.keys("*")}
+        # What a worker last claimed is noted for as long as a lease, whatever becomes of the jobs.
+        return {key for key in keyspace if not key.startswith(f"{QUEUE}:claim:")}
 
     async def status_is(self, job: JobHandle[Any], status: JobStatus) -> None:
         async def reached() -> bool:

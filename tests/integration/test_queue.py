@@ -1,17 +1,19 @@
 """The queue's scripts: one suite, in memory and on the real server."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
 from fakeredis import FakeAsyncRedis
 from redis.asyncio import Redis
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
 
 from producers import keys
 from producers.connection import connect
-from producers.scripts import ENQUEUE
+from producers.scripts import ENQUEUE, NotSent
 from worker.engine.queue import Burial, Claimed, Completion, PayloadState, Queue, Renewal
 from worker.engine.scripts import REPLAY
 
@@ -81,7 +83,9 @@ async def expire(redis: Redis, job: Claimed) -> None:
 
 
 async def keyspace(redis: Redis) -> set[str]:
-    return {key.decode() for key in await redis.keys("*")}
+    keyspace = {key.decode() for key in await redis.keys("*")}
+    # What a worker last claimed is noted for as long as a lease, whatever becomes of the jobs.
+    return {key for key in keyspace if not key.startswith(f"{NAME}:claim:")}
 
 
 async def test_claims_come_in_accepted_order_with_their_payloads(redis: Redis, queue: Queue) -> None:
@@ -338,6 +342,100 @@ async def test_a_replayed_letter_keeps_its_id_and_begins_anew(redis: Redis, queu
     assert (
         await redis.exists(keys.dead(NAME), keys.dead_letters(NAME), keys.dead_payload("a@k"), keys.result("a@k")) == 0
     )
+
+
+async def test_what_a_lost_answer_had_claimed_is_given_back_uncounted(queue: Queue, redis: Redis) -> None:
+    await enqueue(redis, "a", "b@k", "c@k")
+    with lost_answers(queue):
+        for _ in range(3):
+            with pytest.raises(RedisConnectionError):
+                await queue.claim(100)
+
+    jobs = await claim(queue)
+
+    assert ids(jobs) == ["a", "b@k"]
+    assert [job.tries for job in jobs] == [1, 1]
+    assert await complete(queue, jobs[0])
+    assert await complete(queue, jobs[1])
+    assert ids(await claim(queue)) == ["c@k"]
+
+
+@pytest.mark.parametrize("error", [NotSent("no way"), RedisConnectionError("lost"), ResponseError("OOM")])
+async def test_a_claim_that_was_answered_stands_whatever_becomes_of_the_next(
+    queue: Queue, redis: Redis, error: Exception
+) -> None:
+    await enqueue(redis, "a", "b")
+    (job,) = await claim(queue, 1)
+    with broken(queue, error), pytest.raises(type(error)):
+        await queue.claim(1)
+
+    assert ids(await claim(queue)) == ["b"]
+    assert await complete(queue, job)
+
+
+async def test_what_a_lost_answer_had_claimed_stays_with_who_has_it_since(redis: Redis) -> None:
+    first, other = queue_of(redis, lease_ms=SHORT_MS), queue_of(redis)
+    await enqueue(redis, "a")
+    with lost_answers(first), pytest.raises(RedisConnectionError):
+        await first.claim(1)
+    await asyncio.sleep(0.02)  # the lease ends
+    (job,) = await claim(other)
+
+    assert await claim(first) == []
+    assert await complete(other, job)
+
+
+async def test_a_claim_is_bounded_in_bytes(redis: Redis) -> None:
+    queue = queue_of(redis, max_payload_bytes=3 * 2**20)
+    await enqueue(redis, *"abcdef", payload=b"x" * 3 * 2**20)
+
+    assert [ids(await claim(queue)) for _ in range(3)] == [["a", "b", "c"], ["d", "e", "f"], []]
+
+
+async def test_a_clock_that_steps_back_holds_up_nothing(redis: Redis) -> None:
+    queue = queue_of(redis, lease_ms=300)
+    # Given what an hour of another clock has left: Redis's own shows an hour less now.
+    await enqueue(redis, "a")
+    hour_us = 3_600_000_000
+    now_us = int(await do(redis, "HGET", keys.clock(NAME), "now"))
+    await do(redis, "HSET", keys.clock(NAME), "raw", now_us + hour_us, "now", now_us + hour_us)
+    await do(redis, "ZADD", NAME, (now_us + hour_us) // 1000, "a")
+
+    await enqueue(redis, "b@k", "c@k")
+
+    assert ids(await claim(queue)) == ["a", "b@k"]
+    assert ids(await claim(queue)) == []
+    await asyncio.sleep(0.3 / 0.9 + 0.05)  # the leases end
+    again = await claim(queue)
+    assert ids(again) == ["a", "b@k"]
+    assert [await complete(queue, job) for job in again] == [True, True]
+    assert ids(await claim(queue)) == ["c@k"]
+
+
+@contextmanager
+def broken(queue: Queue, error: Exception) -> Iterator[None]:
+    """Calls raise this, and nothing reaches Redis."""
+
+    async def run(*_: Any) -> Any:
+        raise error
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(queue, "_run", run)
+        yield
+
+
+@contextmanager
+def lost_answers(queue: Queue) -> Iterator[None]:
+    """Calls reach Redis, and their answers do not come back."""
+    run = queue._run
+
+    async def lossy(*arguments: Any) -> Any:
+        await run(*arguments)
+        raise RedisConnectionError("lost")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(queue, "_run", lossy)
+        yield
 
 
 async def test_scripts_that_redis_forgot_are_sent_again(redis: Redis, queue: Queue) -> None:

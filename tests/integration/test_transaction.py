@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import urlsplit
 
 import asyncpg  # type: ignore[import-untyped]
 import pytest
@@ -779,6 +780,54 @@ async def test_a_database_that_does_not_answer_a_connection_is_no_try(bench: Ben
         sessions = create_sessions(bench.another_engine(url, connect_seconds=0.5))
         transaction = bench.transaction(sessions=sessions, timeout_seconds=timeout_seconds)
         assert isinstance(await transaction.run(claim()), Release)
+
+
+async def test_a_server_that_goes_silent_late_in_a_job_is_no_try(bench: Bench) -> None:
+    async with silenceable(bench.url) as (url, silence):
+
+        async def slow(session: AsyncSession, message: CreateUser) -> User:
+            await create_user(session, message)
+            silence.set()
+            return User.model_validate(await session.scalar(text("SELECT 1")))
+
+        # Given a job whose time is over before that of a statement is.
+        sessions = create_sessions(bench.another_engine(url, pool_size=2))
+        transaction = bench.transaction(slow, sessions=sessions, timeout_seconds=0.3)
+
+        attempt = await transaction.run(claim(tries=1))
+
+        assert isinstance(attempt, Release)
+        assert attempt.outage
+
+
+@asynccontextmanager
+async def silenceable(url: str) -> AsyncIterator[tuple[str, asyncio.Event]]:
+    """The same server behind a proxy that passes nothing on once it is told to be silent."""
+    silence = asyncio.Event()
+    parsed = urlsplit(url)
+    tasks: list[asyncio.Task[None]] = []
+
+    async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while data := await reader.read(65536):
+                if not silence.is_set():
+                    writer.write(data)
+        finally:
+            writer.transport.abort()
+
+    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there, back = await asyncio.open_connection(parsed.hostname, parsed.port)
+        tasks.extend(asyncio.create_task(pump(*ends)) for ends in ((reader, back), (there, writer)))
+
+    server = await asyncio.start_server(connected, "127.0.0.1", 0)
+    try:
+        port = server.sockets[0].getsockname()[1]
+        yield url.replace(f":{parsed.port}/", f":{port}/").replace(parsed.hostname or "", "127.0.0.1"), silence
+    finally:
+        server.close()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def _terminate_own_backend(bench: Bench, session: AsyncSession) -> None:

@@ -1,14 +1,16 @@
 """The queue in Redis, with types: claim, renew, settle. The scripts say how each is kept safe."""
 
 import secrets
+from collections import deque
 from collections.abc import Sequence
 from enum import IntEnum
 from typing import Any, NamedTuple
 
 from redis.asyncio import Redis
+from redis.exceptions import ResponseError
 
 from producers import keys
-from producers.scripts import Script
+from producers.scripts import NotSent, Script
 from worker.engine.scripts import BURY, CLAIM, COMPLETE, RELEASE, RENEW, RETRY, SWEEP
 
 Arguments = Sequence[str | bytes | int]
@@ -99,13 +101,25 @@ class Queue:
         self._lease_ms = lease_ms
         self._result_ms = result_ms
         self._max_payload_bytes = max_payload_bytes
+        self._claimer = secrets.token_hex(8)
+        self._unanswered: deque[str] = deque(maxlen=1000)
+        """Tokens of claims whose answers were lost, since the last that was answered."""
 
     async def claim(self, count: int) -> Claims:
-        """Claim at most `count` due jobs."""
-        token = secrets.token_hex(8).encode()
-        answer = await self._run(CLAIM, [count, self._lease_ms, token, self._max_payload_bytes])
+        """Claim at most `count` due jobs, one call at a time. The next gives back what a lost answer had."""
+        token = secrets.token_hex(8)
+        unanswered = " ".join(self._unanswered)
+        self._unanswered.append(token)
+        try:
+            answer = await self._run(
+                CLAIM, [count, self._lease_ms, token, self._max_payload_bytes, self._claimer, unanswered]
+            )
+        except (NotSent, ResponseError):
+            self._unanswered.pop()  # it claimed nothing
+            raise
+        self._unanswered.clear()
         jobs = [
-            Claimed(Lease(job_id, token, score), payload, _STATES[state], tries)
+            Claimed(Lease(job_id, token.encode(), score), payload, _STATES[state], tries)
             for job_id, payload, tries, score, state in zip(*(answer[first::5] for first in range(1, 6)), strict=True)
         ]
         return Claims(jobs, None if answer[0] < 0 else answer[0])

@@ -12,6 +12,7 @@ from typing import Any
 
 from pydantic import ValidationError
 from pydantic_core import to_json
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from producers import ids, wire
@@ -22,6 +23,8 @@ from worker.database.models import Outcome as OutcomeName
 from worker.engine.classify import classify, describe, waited
 from worker.engine.outcome import Attempt, Dead, Done, Outcome, Rejected, Release, Retry
 from worker.jobs.registry import JobType
+
+ANSWER_SECONDS = 2.0
 
 
 @dataclass(slots=True)
@@ -79,6 +82,8 @@ class Transaction:
             return await self._settle(claim, Dead("crashed", "the job took its worker down on its last try"), digest)
 
         attempt = await self._attempt(claim, job, message, digest)
+        if isinstance(attempt, Retry) and attempt.code == "timeout" and not await self._database_answers():
+            attempt = Release("the database does not answer")
         if isinstance(attempt, Retry) and claim.tries >= self._max_tries:
             attempt = Dead(attempt.code, attempt.detail)
         if isinstance(attempt, Rejected | Dead) and not claim.redelivered:
@@ -108,6 +113,19 @@ class Transaction:
             if not tried and not isinstance(attempt, Release):
                 return Release(f"the ledger could not be asked: {describe(error)}", outage=not waited(error))
             return attempt
+        finally:
+            await _end(session)
+
+    async def _database_answers(self) -> bool:
+        """Whether it was the job that took its time. A server that went silent lets a try run out just the same."""
+        session = self._sessions()
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                await session.execute(text("SELECT 1"))
+        except Exception:  # noqa: BLE001  # whatever it is, it is no answer
+            return False
+        else:
+            return True
         finally:
             await _end(session)
 

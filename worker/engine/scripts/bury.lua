@@ -15,7 +15,7 @@ local now = now_ms()
 redis.call('ZCARD', dead)   -- both fail here, before the first write,
 redis.call('HLEN', letters) -- should the keys be of another type
 
-local answers = {}
+local answers, left = {}, {}
 for i = 2, #ARGV, 5 do
   local id, token, result, channel, letter = unpack(ARGV, i, i + 4)
   if holds(id, token) then
@@ -26,12 +26,13 @@ for i = 2, #ARGV, 5 do
     redis.call('ZADD', dead, as_score(now), id)
     redis.call('HSET', letters, id, letter)
     redis.call('SET', result_key(id), result, 'PX', ARGV[1])
-    leave(id)
+    left[#left + 1] = id
     tell(channel, id)
     answers[#answers + 1] = 1
   else
     answers[#answers + 1] = 0
   end
 end
+leave(left)
 tell_all()
 return answers

@@ -5,6 +5,8 @@
 -- ARGV[2]  lease_ms   how long the claim lasts unless renewed
 -- ARGV[3]  token      random, of this call alone
 -- ARGV[4]  max_bytes  a larger payload is not fetched
+-- ARGV[5]  claimer    who claims: one at a time, each of its claims after the answer to the one before, or its loss
+-- ARGV[6]  unanswered the tokens of its claims whose answers were lost, since the last that was answered; any separator
 --
 -- Returns the milliseconds until something in the queue is due again (-1: nothing is), then five values a job:
 --   id, the payload (or false), tries begun (this one included), the score it had,
@@ -14,15 +16,34 @@
 -- whose ordering key is held by another job of the queue is parked: listed under the key, its score out of reach. Each
 -- job is parked at most once, so a hot key costs the others nothing.
 --
--- Safe to repeat: what an answer that was lost had claimed comes back when its lease ends; one try of it is counted.
+-- What an answer that was lost had claimed is given back by the claimer's next claim: a list holds what the last one
+-- claimed. Should there be no next one, it comes back when its lease ends.
 
 local count, lease_ms, token, max_bytes = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3], tonumber(ARGV[4])
+count = math.min(count, 1000) -- as many words as Lua hands to a command at once, and then some
+local bytes_left = 8 * 1024 * 1024 -- of payloads: one answer must not fill anybody's memory
 local now = now_ms()
 local until_score = as_score(now + lease_ms)
 -- Parking is cheap, but one call must not hold Redis up for as long as the longest key is.
 local looks_left = count + 2000
 
+local last_claim = queue .. ':claim:' .. ARGV[5] -- list: its token, then id and score of each job
+
 redis.call('HLEN', holders) -- fails here, before the first write, should the key be of another type
+
+-- Noted at least once a second, so that a step back is seen.
+if now * 1000 > raw_us or now - (tonumber(redis.pcall('HGET', clock, 'now')) or 0) / 1000 > 1000 then
+  note_clock(clock, now * 1000)
+end
+
+if ARGV[6] ~= '' then
+  local last = redis.call('LRANGE', last_claim, 0, -1)
+  if last[1] and string.find(ARGV[6], last[1], 1, true) then
+    for i = 2, #last, 2 do
+      if holds(last[i], last[1]) then give_back(last[i], last[i + 1]) end
+    end
+  end
+end
 
 local claimed, found = {-1}, 0
 local cancelling = redis.pcall('ZCARD', 'arq:abort')
@@ -57,14 +78,16 @@ local function has_turn(id, score)
 end
 
 local function fetch(id)
-  local size = redis.pcall('STRLEN', job_key(id))
-  if type(size) == 'table' then return false, 3 end
-  if size > max_bytes then return false, 2 end
-  local payload = redis.call('GET', job_key(id))
-  return payload, payload and 0 or 1
+  local payload = redis.pcall('GETRANGE', job_key(id), 0, max_bytes)
+  if type(payload) == 'table' then return false, 3 end
+  bytes_left = bytes_left - #payload
+  if #payload > max_bytes then return false, 2 end
+  if payload == '' and redis.call('EXISTS', job_key(id)) == 0 then return false, 1 end
+  return payload, 0
 end
 
-while found < count and looks_left > 0 do
+local moves, claim = {}, {token}
+while found < count and looks_left > 0 and bytes_left > 0 do
   local due = redis.call('ZRANGE', queue, '-inf', as_score(now), 'BYSCORE', 'LIMIT', 0,
     math.min(count - found, looks_left), 'WITHSCORES')
   if #due == 0 then break end
@@ -78,14 +101,25 @@ while found < count and looks_left > 0 do
         tries = 1
       end
       redis.call('SET', lease_key(id), token, 'PX', ARGV[2])
-      redis.call('ZADD', queue, until_score, id)
+      moves[#moves + 1], moves[#moves + 2] = until_score, id
+      claim[#claim + 1], claim[#claim + 2] = id, score
       local payload, state = fetch(id)
       if cancelling and state == 0 and to_be_cancelled(id) then state = 4 end
       local at = 5 * found + 2
       claimed[at], claimed[at + 1], claimed[at + 2], claimed[at + 3], claimed[at + 4] = id, payload, tries, score, state
       found = found + 1
+      if bytes_left <= 0 then break end
     end
   end
+  if #moves > 0 then
+    redis.call('ZADD', queue, unpack(moves))
+    moves = {}
+  end
+end
+if found > 0 then
+  redis.call('DEL', last_claim)
+  redis.call('RPUSH', last_claim, unpack(claim))
+  redis.call('PEXPIRE', last_claim, ARGV[2])
 end
 
 local following = redis.call('ZRANGE', queue, 0, 0, 'WITHSCORES')

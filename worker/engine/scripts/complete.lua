@@ -7,18 +7,18 @@
 -- Returns for each claim: 1 settled; 0 not held any more, nothing was changed.
 -- Safe to repeat: the second time the token is gone and nothing is changed.
 
-local answers = {}
+local answers, left = {}, {}
 for i = 2, #ARGV, 4 do
   local id, token, result, channel = unpack(ARGV, i, i + 3)
   if holds(id, token) then
     redis.call('SET', result_key(id), result, 'PX', ARGV[1])
-    redis.call('DEL', job_key(id))
-    leave(id)
+    left[#left + 1] = id
     tell(channel, id)
     answers[#answers + 1] = 1
   else
     answers[#answers + 1] = 0
   end
 end
+leave(left)
 tell_all()
 return answers

@@ -2,6 +2,7 @@
 -- It stands before each of them; KEYS[1] is always the queue.
 
 local queue = KEYS[1]
+local clock = queue .. ':clock'     -- hash, see clock.lua
 local holders = queue .. ':holders' -- hash: ordering key -> the id of the job that holds it
 local PARKED_MS = '1e15'            -- a score out of reach of every clock
 
@@ -11,16 +12,16 @@ local function lease_key(id) return 'arq:in-progress:' .. id end
 local function tries_key(id) return 'arq:retry:' .. id end
 local function parked_key(key) return queue .. ':parked:' .. key end -- sorted set: job id -> its own score
 
-local function now_ms()
-  local time = redis.call('TIME')
-  return time[1] * 1000 + time[2] / 1000
-end
+local function now_ms() return now_us(clock) / 1000 end
 
 -- Lua by itself prints 14 digits of a number, which would round microseconds away.
 local function as_score(ms) return string.format('%.3f', ms) end
 
 -- The ordering key that an id carries, or nil.
-local function ordering_key(id) return string.match(id, '^[^@]*@(.+)$') end
+local function ordering_key(id)
+  local at = string.find(id, '@', 1, true)
+  if at and at < #id then return string.sub(id, at + 1) end
+end
 
 -- Whether this claim of the job still holds. A worker that lost its lease must not touch what another has claimed.
 local function holds(id, token) return redis.pcall('GET', lease_key(id)) == token end
@@ -45,13 +46,29 @@ local function pass_on(key)
   redis.call('HDEL', holders, key)
 end
 
--- Take a job that ended out of the queue, and let the next of its key come. The payload is the caller's to dispose of.
-local function leave(id)
-  redis.call('ZREM', queue, id)
-  redis.call('DEL', lease_key(id), tries_key(id))
-  redis.pcall('ZREM', 'arq:abort', id)
-  local key = ordering_key(id)
-  if key and redis.call('HGET', holders, key) == id then pass_on(key) end
+-- Undo a claim: the job is due again at the place it had, and the try is not counted.
+local function give_back(id, score)
+  redis.call('DEL', lease_key(id))
+  redis.call('ZADD', queue, score, id)
+  -- Nought at the least, and not gone: whether a job was ever claimed matters when it is to be cancelled.
+  if redis.call('DECR', tries_key(id)) < 0 then redis.call('SET', tries_key(id), '0') end
+end
+
+-- Take jobs that ended out of the queue with all that is theirs, and let the next of their keys come.
+local function leave(ids)
+  if #ids == 0 then return end
+  local theirs = {}
+  for _, id in ipairs(ids) do
+    local n = #theirs
+    theirs[n + 1], theirs[n + 2], theirs[n + 3] = job_key(id), lease_key(id), tries_key(id)
+  end
+  redis.call('ZREM', queue, unpack(ids))
+  redis.call('DEL', unpack(theirs))
+  redis.pcall('ZREM', 'arq:abort', unpack(ids))
+  for _, id in ipairs(ids) do
+    local key = ordering_key(id)
+    if key and redis.call('HGET', holders, key) == id then pass_on(key) end
+  end
 end
 
 -- Tell producers which of their jobs ended: one message a channel, ids separated by spaces.

@@ -11,10 +11,7 @@ local answers, released = {}, false
 for i = 2, #ARGV, 3 do
   local id, token, score = ARGV[i], ARGV[i + 1], ARGV[i + 2]
   if holds(id, token) then
-    redis.call('DEL', lease_key(id))
-    redis.call('ZADD', queue, score, id)
-    -- Nought at the least, and not gone: whether a job was ever claimed matters when it is to be cancelled.
-    if redis.call('DECR', tries_key(id)) < 0 then redis.call('SET', tries_key(id), '0') end
+    give_back(id, score)
     answers[#answers + 1] = 1
     released = true
   else

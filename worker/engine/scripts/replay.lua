@@ -9,8 +9,7 @@
 -- Safe to repeat, also twice at once: the first takes the letter, the second finds none.
 
 local dead, letters = queue .. ':dead', queue .. ':dead-letters'
-local clock = queue .. ':clock'
-local last_us = tonumber(redis.call('GET', clock) or '0') or 0
+local last_us = now_us(clock)
 redis.call('HLEN', letters)       -- these fail here, before the first write,
 redis.call('ZCARD', 'arq:abort')  -- should the keys be of another type
 
@@ -27,7 +26,7 @@ for i = 2, #ARGV do
   answers[i - 1] = answer(id)
   if answers[i - 1] == 1 then
     -- A new place in the order: what was accepted behind it has gone on.
-    last_us = math.max(math.floor(now_ms() * 1000), last_us + 1)
+    last_us = last_us + 1
     redis.call('RENAME', 'arq:dead:' .. id, job_key(id))
     redis.call('ZADD', queue, as_score(last_us / 1000), id)
     redis.call('ZREM', dead, id)
@@ -38,7 +37,7 @@ for i = 2, #ARGV do
   end
 end
 if replayed then
-  redis.call('SET', clock, string.format('%.0f', last_us))
+  note_clock(clock, last_us)
   redis.call('PUBLISH', ARGV[1], '1')
 end
 return answers
