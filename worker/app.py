@@ -17,6 +17,7 @@ from producers import wire
 from producers.connection import connect
 from worker.database.engine import create_engine, create_sessions, create_tables
 from worker.engine import compatibility
+from worker.engine.batch import Batches
 from worker.engine.classify import classify, describe
 from worker.engine.execution import Tick
 from worker.engine.outcome import Release
@@ -87,10 +88,12 @@ def engine_worker(settings: Settings, *, burst: bool = False) -> EngineWorker:
     del arq["redis_settings"], arq["poll_delay"]
     return EngineWorker(
         effects=lambda ctx: cast("Transaction", ctx["transaction"]),
+        batched=lambda ctx: cast("Batches", ctx["batches"]),
         ticks=_ticks(schedule),
         database_ready=lambda ctx: _ping(ctx["engine"]),
         options=Options(
             concurrency=settings.concurrency,
+            batch_size=settings.batch_size,
             lease_seconds=settings.lease_seconds,
             max_tries=settings.max_tries,
             grace_seconds=settings.shutdown_grace_seconds,
@@ -160,6 +163,7 @@ def _startup(settings: Settings) -> Hook:
         ctx["transaction"] = Transaction(
             sessions, REGISTRY, max_tries=settings.max_tries, timeout_seconds=settings.job_timeout_seconds
         )
+        ctx["batches"] = Batches(ctx["transaction"], sessions, REGISTRY, timeout_seconds=settings.job_timeout_seconds)
         log.info("worker_started", queue=settings.queue, concurrency=settings.concurrency)
 
     return startup

@@ -35,6 +35,9 @@ app = typer.Typer(
 )
 
 Concurrency = Annotated[int | None, typer.Option(help="Sessions at once; default: `WORKER_CONCURRENCY`, or 16.")]
+BatchSize = Annotated[
+    int | None, typer.Option(help="Jobs of one kind that may share a session; default: `WORKER_BATCH_SIZE`, or 1.")
+]
 Burst = Annotated[bool, typer.Option("--burst", help="End as soon as the queue is empty.")]
 Ephemeral = Annotated[bool, typer.Option("--ephemeral", help="Fresh servers on free ports; their data is removed.")]
 Folder = Annotated[
@@ -46,6 +49,7 @@ Folder = Annotated[
 @app.command()
 def run(
     concurrency: Concurrency = None,
+    batch_size: BatchSize = None,
     burst: Burst = False,
     processes: Annotated[int, typer.Option(min=1, max=256, help="Processes, each with sessions of its own.")] = 1,
 ) -> None:
@@ -53,11 +57,13 @@ def run(
 
     With `--processes`, each that dies is replaced, and SIGTERM stops them all.
     """
-    settings = settings_from(concurrency=concurrency)
+    settings = settings_from(concurrency=concurrency, batch_size=batch_size)
     if processes == 1:
         _run(settings, burst=burst)
     else:
-        options = ([] if concurrency is None else ["--concurrency", str(concurrency)]) + ["--burst"] * burst
+        options = ["--burst"] * burst
+        for name, value in (("--concurrency", concurrency), ("--batch-size", batch_size)):
+            options += [] if value is None else [name, str(value)]
         raise typer.Exit(_supervise(settings, processes, options, once=burst))
 
 

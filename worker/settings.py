@@ -66,6 +66,9 @@ class Settings(BaseSettings):
         keys.DEFAULT_QUEUE, description="the queue's name, which is its key in Redis"
     )
     concurrency: Annotated[int, Field(ge=1, le=1000)] = Field(16, description="sessions at once, in each process")
+    batch_size: Annotated[int, Field(ge=1, le=1000)] = Field(
+        1, description="jobs of one kind that may share a session and its transaction"
+    )
     lease_seconds: Annotated[float, Field(ge=2, le=3600)] = Field(
         10, description="how long a claim lasts unless renewed"
     )

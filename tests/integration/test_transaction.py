@@ -20,7 +20,7 @@ from worker.database import users
 from worker.database.engine import Timeouts, create_engine, create_sessions
 from worker.engine.outcome import Attempt, Dead, Done, Rejected, Release, Retry
 from worker.engine.transaction import Claim, Transaction
-from worker.jobs import REGISTRY, JobType, Rejection
+from worker.jobs import REGISTRY, AnyJobType, JobType, Rejection
 
 HASH = "$argon2id$v=19$m=65536,t=3,p=4$c29tZSBzYWx0IGhlcmU$bm90IGEgcmVhbCBoYXNoLCBvbmx5IGl0cyBmb3Jt"
 MAX_TRIES = 3
@@ -84,7 +84,7 @@ class Bench:
         # The server may need a moment to see that a connection is gone.
         await self.eventually(lambda: self.sql(f"SELECT ({OPEN}) = 0"))
 
-    def _counted(self, message: type[Message[Any]], handler: Handler) -> JobType:
+    def _counted(self, message: type[Message[Any]], handler: Handler) -> AnyJobType:
         async def counted(session: AsyncSession, message: Any) -> Reply:
             self.calls += 1
             return await handler(session, message)

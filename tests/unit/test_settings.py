@@ -15,6 +15,7 @@ REDIS_URL = "redis://:s3cret-r@redis:6379/0"
 DEFAULTS = {
     "WORKER_QUEUE": "arq:queue",
     "WORKER_CONCURRENCY": 16,
+    "WORKER_BATCH_SIZE": 1,
     "WORKER_LEASE_SECONDS": 10,
     "WORKER_MAX_TRIES": 5,
     "WORKER_JOB_TIMEOUT_SECONDS": 30,
@@ -63,6 +64,7 @@ def test_defaults_are_those_of_the_table() -> None:
         ("WORKER_QUEUE", "emails:queue", "emails:queue"),
         ("WORKER_CONCURRENCY", "1", 1),
         ("WORKER_CONCURRENCY", "1000", 1000),
+        ("WORKER_BATCH_SIZE", "64", 64),
         ("WORKER_LEASE_SECONDS", "2.5", 2.5),
         ("WORKER_MAX_TRIES", "1", 1),
         ("WORKER_JOB_TIMEOUT_SECONDS", "0.5", 0.5),

@@ -3,13 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
 from sqlalchemy import any_, delete, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import Session
 
 from worker.database.models import LedgerRow, Outcome
+from worker.database.statements import execute, fetch
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,10 +28,18 @@ class TransactionEnded(Exception):
     """A handler ended the transaction that it was given: its effect and its record are no longer one."""
 
 
-# Sent to asyncpg as they are: compiling them with SQLAlchemy would add a fifth to what a whole job costs.
 _INSERT = """
 INSERT INTO job_ledger (job_id, job, outcome, code, detail, reply, digest) VALUES ($1, $2, $3, $4, $5, $6, $7)
 ON CONFLICT (job_id) DO NOTHING
+"""
+_INSERT_MANY = """
+INSERT INTO job_ledger (job_id, job, outcome, code, detail, reply, digest)
+SELECT job_id, job, outcome, code, detail, reply::json, digest
+FROM unnest($1::varchar[], $2::varchar[], $3::varchar[], $4::varchar[], $5::varchar[], $6::text[], $7::bytea[])
+    AS new (job_id, job, outcome, code, detail, reply, digest)
+ORDER BY job_id
+ON CONFLICT (job_id) DO NOTHING
+RETURNING job_id
 """
 _SET_REPLY = "UPDATE job_ledger SET reply = $2 WHERE job_id = $1"
 # Locked in one order, so that two who forget the same jobs at once wait for, and not on, each other.
@@ -51,7 +58,19 @@ async def enter(session: AsyncSession, entry: Entry) -> bool:
     Waits while another transaction that has written the same job is open, and then sees what became of it.
     """
     values = entry.job_id, entry.job, entry.outcome, entry.code, entry.detail, entry.reply, entry.digest
-    return await session.run_sync(_execute, _INSERT, values) == 1
+    return await execute(session, _INSERT, *values) == 1
+
+
+async def enter_many(session: AsyncSession, entries: Sequence[Entry]) -> set[str]:
+    """Write the outcomes of those of these jobs that have none yet; the ids of those whose was written.
+
+    In the order of the ids, so that two who write the same jobs at once wait for, and not on, each other.
+    """
+    columns = tuple(
+        [getattr(entry, name) for entry in entries]
+        for name in ("job_id", "job", "outcome", "code", "detail", "reply", "digest")
+    )
+    return {job_id for (job_id,) in await fetch(session, _INSERT_MANY, *columns)}
 
 
 async def set_reply(session: AsyncSession, job_id: str, reply: str) -> None:
@@ -60,7 +79,7 @@ async def set_reply(session: AsyncSession, job_id: str, reply: str) -> None:
     Raises:
         TransactionEnded: when the row is not there: somebody rolled the transaction back meanwhile.
     """
-    if await session.run_sync(_execute, _SET_REPLY, (job_id, reply)) != 1:
+    if await execute(session, _SET_REPLY, job_id, reply) != 1:
         raise TransactionEnded
 
 
@@ -79,8 +98,7 @@ async def forget_dead(session: AsyncSession, job_ids: Sequence[str]) -> list[Ent
 
     Waits while another transaction does the same. Any other outcome stays: a job that is done is never done again.
     """
-    rows = await (await session.connection()).exec_driver_sql(_FORGET_DEAD, (list(job_ids),))
-    return [Entry(*tuple(row)) for row in rows]
+    return [Entry(*tuple(row)) for row in await fetch(session, _FORGET_DEAD, list(job_ids))]
 
 
 async def purge(session: AsyncSession, before: datetime, limit: int) -> int:
@@ -94,8 +112,3 @@ async def purge(session: AsyncSession, before: datetime, limit: int) -> int:
         execution_options={"synchronize_session": False},
     )
     return len(deleted.all())
-
-
-def _execute(session: Session, statement: str, values: tuple[Any, ...]) -> int:
-    count: int = session.connection().exec_driver_sql(statement, values).rowcount
-    return count

@@ -1,13 +1,15 @@
 """Posts: create, read, update, delete. Every function takes a session and leaves the commit to its owner."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
-from sqlalchemy import delete, select, update
+from sqlalchemy import Row, delete, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import selectinload
 
 from producers.messages import CreatePost, PostChanges
 from worker.database.models import Post
+from worker.database.statements import fetch
 
 
 async def get_post(session: AsyncSession, post_id: int) -> Post | None:
@@ -52,3 +54,53 @@ async def delete_post(session: AsyncSession, post_id: int) -> bool:
     """Delete a post; whether there was one."""
     deleted = await session.scalar(delete(Post).where(Post.id == post_id).returning(Post.id))
     return deleted is not None
+
+
+# The forms for many rows. Where rows are locked, it is in the order of their ids, so that nobody waits in a circle.
+
+_LOCK_AUTHORS = "SELECT id FROM users WHERE id = ANY($1::bigint[]) ORDER BY id FOR KEY SHARE"
+_CREATE = """
+INSERT INTO posts (title, content, author_id)
+SELECT title, content, author_id
+FROM unnest($1::varchar[], $2::varchar[], $3::bigint[]) WITH ORDINALITY AS new (title, content, author_id, place)
+ORDER BY place
+RETURNING id, title, content, author_id
+"""
+_UPDATE = """
+WITH chosen AS MATERIALIZED (SELECT id FROM posts WHERE id = ANY($1::bigint[]) ORDER BY id FOR UPDATE)
+UPDATE posts SET title = coalesce(new.title, posts.title), content = coalesce(new.content, posts.content)
+FROM unnest($1::bigint[], $2::varchar[], $3::varchar[]) AS new (id, title, content) JOIN chosen USING (id)
+WHERE posts.id = new.id
+RETURNING posts.id, posts.title, posts.content, posts.author_id
+"""
+_DELETE = """
+WITH chosen AS MATERIALIZED (SELECT id FROM posts WHERE id = ANY($1::bigint[]) ORDER BY id FOR UPDATE)
+DELETE FROM posts USING chosen WHERE posts.id = chosen.id RETURNING posts.id
+"""
+
+
+async def lock_authors(session: AsyncSession, user_ids: Iterable[int]) -> set[int]:
+    """Let nobody delete these users until the transaction ends; those of them that there are."""
+    return {user_id for (user_id,) in await fetch(session, _LOCK_AUTHORS, list(user_ids))}
+
+
+async def create_posts(session: AsyncSession, new: Sequence[CreatePost]) -> list[Row[Any]]:
+    """Add posts, in their order; each as it now is.
+
+    Raises:
+        IntegrityError: (of SQLAlchemy) when one of the authors does not exist.
+    """
+    columns = ([getattr(post, name) for post in new] for name in ("title", "content", "author_id"))
+    # Ids are given in the order of the selection; the order of what is returned nobody promises.
+    return sorted(await fetch(session, _CREATE, *columns), key=lambda row: int(row.id))
+
+
+async def update_posts(session: AsyncSession, changes: Mapping[int, PostChanges]) -> dict[int, Row[Any]]:
+    """Set the fields that are given and no others; by their ids, the posts as they now are."""
+    columns = ([getattr(change, name) for change in changes.values()] for name in ("title", "content"))
+    return {row.id: row for row in await fetch(session, _UPDATE, list(changes), *columns)}
+
+
+async def delete_posts(session: AsyncSession, post_ids: Iterable[int]) -> set[int]:
+    """Delete posts; the ids of those that there were."""
+    return {post_id for (post_id,) in await fetch(session, _DELETE, list(post_ids))}

@@ -1,15 +1,16 @@
 """Users: create, read, update, delete. Every function takes a session and leaves the commit to its owner."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import any_, delete, func, select, update
+from sqlalchemy import Row, any_, delete, func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import selectinload
 
 from producers.messages import CreateUser, UserChanges
 from worker.database.models import User
+from worker.database.statements import fetch
 
 
 async def get_user(session: AsyncSession, user_id: int) -> User | None:
@@ -63,6 +64,76 @@ async def delete_user(session: AsyncSession, user_id: int) -> bool:
     """Delete a user and, by the foreign key, the posts; whether there was one."""
     deleted = await session.scalar(delete(User).where(User.id == user_id).returning(User.id))
     return deleted is not None
+
+
+# The forms for many rows. Where rows are locked, it is in the order of their ids, so that nobody waits in a circle.
+
+_CREATE = """
+INSERT INTO users (email, username, hashed_password, is_active, inactive_since)
+SELECT email, username, hashed_password, is_active, CASE WHEN NOT is_active THEN now() END
+FROM unnest($1::varchar[], $2::varchar[], $3::varchar[], $4::boolean[]) WITH ORDINALITY
+    AS new (email, username, hashed_password, is_active, place)
+ORDER BY place
+ON CONFLICT DO NOTHING
+RETURNING id, email, username, is_active, created_at
+"""
+_HOLDERS = "SELECT id, email, username FROM users WHERE email = ANY($1::varchar[]) OR username = ANY($2::varchar[])"
+_LOCK = "SELECT id FROM users WHERE id = ANY($1::bigint[]) ORDER BY id FOR UPDATE"
+_UPDATE = """
+UPDATE users SET
+    email = coalesce(new.email, users.email),
+    username = coalesce(new.username, users.username),
+    hashed_password = coalesce(new.hashed_password, users.hashed_password),
+    is_active = coalesce(new.is_active, users.is_active),
+    inactive_since = CASE
+        WHEN new.is_active IS NULL THEN users.inactive_since
+        WHEN NOT new.is_active THEN coalesce(users.inactive_since, now())
+    END
+FROM unnest($1::bigint[], $2::varchar[], $3::varchar[], $4::varchar[], $5::boolean[])
+    AS new (id, email, username, hashed_password, is_active)
+WHERE users.id = new.id
+RETURNING users.id, users.email, users.username, users.is_active, users.created_at
+"""
+_DELETE = """
+WITH chosen AS MATERIALIZED (SELECT id FROM users WHERE id = ANY($1::bigint[]) ORDER BY id FOR UPDATE)
+DELETE FROM users USING chosen WHERE users.id = chosen.id RETURNING users.id
+"""
+
+
+async def create_users(session: AsyncSession, new: Sequence[CreateUser]) -> list[Row[Any] | None]:
+    """Add users, in their order; each as it now is, or None for one whose e-mail address or username is taken."""
+    columns = ([getattr(user, name) for user in new] for name in ("email", "username", "hashed_password", "is_active"))
+    # Two that are the same are told apart by their places: it is the first that was added.
+    added = {(row.email, row.username): row for row in await fetch(session, _CREATE, *columns)}
+    return [added.pop((user.email, user.username), None) for user in new]
+
+
+async def holders(session: AsyncSession, emails: set[str], usernames: set[str]) -> list[Row[Any]]:
+    """The users (`id`, `email`, `username`) who have any of these addresses or names."""
+    return list(await fetch(session, _HOLDERS, list(emails), list(usernames)))
+
+
+async def lock_users(session: AsyncSession, user_ids: Iterable[int]) -> set[int]:
+    """Let nobody else change these users until the transaction ends; those of them that there are."""
+    return {user_id for (user_id,) in await fetch(session, _LOCK, list(user_ids))}
+
+
+async def update_users(session: AsyncSession, changes: Mapping[int, UserChanges]) -> dict[int, Row[Any]]:
+    """Set the fields that are given and no others; by their ids, the users as they now are.
+
+    Raises:
+        IntegrityError: (of SQLAlchemy) when one of the new e-mail addresses or usernames is taken.
+    """
+    columns = (
+        [getattr(change, name) for change in changes.values()]
+        for name in ("email", "username", "hashed_password", "is_active")
+    )
+    return {row.id: row for row in await fetch(session, _UPDATE, list(changes), *columns)}
+
+
+async def delete_users(session: AsyncSession, user_ids: Iterable[int]) -> set[int]:
+    """Delete users and, by the foreign key, their posts; the ids of those that there were."""
+    return {user_id for (user_id,) in await fetch(session, _DELETE, list(user_ids))}
 
 
 async def delete_inactive_users(session: AsyncSession, before: datetime, limit: int) -> int:

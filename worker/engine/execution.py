@@ -3,9 +3,11 @@
 import asyncio
 import json
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Protocol, assert_never
+
+import structlog
 
 from producers import ids, keys, wire
 from worker.engine.classify import classify, describe
@@ -16,6 +18,8 @@ from worker.engine.queue import Burial, Completion
 from worker.engine.retry import backoff_seconds
 from worker.engine.settler import GiveBack, RetryLater, Settlement
 from worker.engine.transaction import Claim
+
+log = structlog.get_logger("worker")
 
 _CANCELLED = Rejected("cancelled", "the job was cancelled")
 
@@ -30,6 +34,16 @@ class Effects(Protocol):
         """Write down the outcome of a job that is not to be tried, unless it has one already."""
 
 
+class Batched(Protocol):
+    """What gives many claims of one kind their effects together: `Batches`, or a stand-in."""
+
+    def takes(self, claim: Claim) -> bool:
+        """Whether a claim may share a session with others of its kind."""
+
+    async def run(self, claims: Sequence[Claim], tell: Callable[[Claim, Attempt], None]) -> None:
+        """Try claims once; tell what each came to; raises only when it is cancelled."""
+
+
 Tick = Callable[[str], Awaitable[None]]
 """Runs a scheduled job for the tick of this id."""
 
@@ -39,6 +53,7 @@ class Execution:
 
     Args:
         effects: gives jobs their effects.
+        batched: gives jobs of one kind theirs together; None: each has a session of its own.
         ticks: runs scheduled jobs, by the names that they have in the queue.
         queue: the queue's name.
         worker: this worker's name, for dead letters.
@@ -49,6 +64,7 @@ class Execution:
     def __init__(
         self,
         effects: Effects,
+        batched: Batched | None,
         ticks: Mapping[str, Tick],
         *,
         queue: str,
@@ -57,12 +73,45 @@ class Execution:
         database_lost: Callable[[str], None],
     ) -> None:
         self._effects = effects
+        self._batched = batched
         self._ticks = ticks
         self._queue = queue
         self._worker = worker
         self._max_tries = max_tries
         self._database_lost = database_lost
         self._journal = Journal()
+
+    def sharing(self, job: Job) -> str | None:
+        """The name of what can share a session with this job; None when it needs one of its own."""
+        if self._batched is None or job.unreadable is not None or job.cancelled:
+            return None
+        return job.claim.job if self._batched.takes(job.claim) else None
+
+    async def run_batch(self, jobs: Sequence[Job], settle: Callable[[Job, Settlement | None], None]) -> None:
+        """Try jobs that share a session, and settle each as soon as it is known what it came to."""
+        started_ms = time.time() * 1000
+        left = {id(job.claim): job for job in jobs}
+        stops = False
+        for job in jobs:
+            job.started_ms = started_ms
+
+        def tell(claim: Claim, attempt: Attempt) -> None:
+            job = left.pop(id(claim))
+            settle(job, self._conclude(job, attempt))
+
+        try:
+            if self._batched is not None:
+                await self._batched.run([job.claim for job in jobs], tell)
+        except asyncio.CancelledError:
+            _uncancel()
+            # Either one of them is not wanted here any more, or none is.
+            stops = not any(job.lost or job.cancelled for job in left.values())
+        except Exception as error:  # noqa: BLE001  # a fault of the engine's own: the single form is the truth
+            log.error("batch_fault", error=describe(error))  # noqa: TRY400  # its text may hold values
+        for job in list(left.values()):
+            settlement = GiveBack(job.claimed.lease) if stops else None if job.lost else await self.run(job)
+            settle(job, settlement)
+            stops = stops or isinstance(settlement, GiveBack)
 
     async def run(self, job: Job) -> Settlement | None:
         """Try a job to its settlement; None when there is nothing to settle, for it is another worker's."""
@@ -76,6 +125,9 @@ class Execution:
         except Exception as error:  # noqa: BLE001  # a fault of the engine's own must not keep the job for ever
             failed = Retry if job.claim.tries < self._max_tries else Dead
             attempt = failed("failed", describe(error))
+        return self._conclude(job, attempt)
+
+    def _conclude(self, job: Job, attempt: Attempt) -> Settlement:
         ended_ms = time.time() * 1000
         wait_ms = max(0.0, job.started_ms - float(job.claimed.lease.score))
         self._journal.attempt(job.claim, attempt, wait_ms=wait_ms, run_ms=ended_ms - job.started_ms)
@@ -93,8 +145,7 @@ class Execution:
 
     async def _cancelled(self, job: Job) -> Attempt:
         # By way of the ledger: an earlier delivery may have committed, or may be about to.
-        if (task := asyncio.current_task()) is not None:
-            task.uncancel()
+        _uncancel()
         return await self._end(job.claim, _CANCELLED)
 
     async def _end(self, claim: Claim, outcome: Rejected | Dead) -> Attempt:
@@ -144,6 +195,13 @@ class Execution:
                 "worker": self._worker,
             }
         ).encode()
+
+
+def _uncancel() -> None:
+    """Take back cancellations that were heeded: what is awaited from here on must not take them for its own."""
+    task = asyncio.current_task()
+    while task is not None and task.cancelling():
+        task.uncancel()
 
 
 async def _run_tick(tick: Tick, tick_id: str) -> Attempt:

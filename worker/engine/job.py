@@ -1,6 +1,7 @@
 """A job under way in this worker, from its claim to its settlement."""
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from producers import wire
@@ -29,6 +30,8 @@ class Job:
     started_ms: float = 0.0
     """0 until it is tried: it has been claimed ahead."""
     task: "asyncio.Task[None] | None" = None
+    lane: "Sequence[Job]" = ()
+    """The jobs that its task runs, itself among them."""
     cancelled: bool = False
     """Somebody wants it cancelled."""
     lost: bool = False

@@ -1,9 +1,12 @@
-"""Where claimed jobs wait and run: so many sessions at once, and a job on its last try by itself."""
+"""Where claimed jobs wait and run: so many sessions at once, and a job on its last try by itself.
+
+With batches, jobs of one kind that wait together share a session. A batch never waits to fill.
+"""
 
 import asyncio
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 
 from worker.engine.job import Job
 
@@ -18,7 +21,9 @@ class Lanes:
 
     Args:
         count: how many lanes there are.
-        run: tries a job and sees to its settlement.
+        batch_size: how many jobs may share a session.
+        sharing: the name of what can share a session with a job; None when it needs one of its own.
+        run: tries jobs that share a session, and sees to their settlement.
         not_begun: told of a job that was stopped before it began.
         room: called when there is room for more jobs.
     """
@@ -27,29 +32,38 @@ class Lanes:
         self,
         count: int,
         *,
-        run: Callable[[Job], Awaitable[None]],
+        batch_size: int,
+        sharing: Callable[[Job], str | None],
+        run: Callable[[Sequence[Job]], Coroutine[None, None, None]],
         not_begun: Callable[[Job], None],
         room: Callable[[], None],
     ) -> None:
         self._count = count
+        self._batch_size = batch_size
+        self._sharing = sharing
         self._run = run
         self._not_begun = not_begun
         self._room = room
-        self._waiting: deque[Job] = deque()
-        self._running: dict[asyncio.Task[None], Job] = {}
+        self._waiting: deque[deque[Job]] = deque()
+        """In the order in which they were claimed, those that can share a session together."""
+        self._open: dict[str, deque[Job]] = {}
+        """Those of them that have room for more, by what can share a session."""
+        self._running: dict[asyncio.Task[None], Sequence[Job]] = {}
         self._last_tries: deque[Job] = deque()
         """Jobs on their last try. Each runs by itself: if it takes the worker down, it takes no other job along."""
         self._alone = False
         """Whether one of them runs."""
+        self._held = 0
+        """How many wait or run, those on their last try not counted before they run."""
         self._pace = Pace()
 
     def __len__(self) -> int:
-        return len(self._waiting) + len(self._running) + len(self._last_tries)
+        return self._held + len(self._last_tries)
 
     @property
     def running(self) -> list[Job]:
         """The jobs that are tried now."""
-        return list(self._running.values())
+        return [job for jobs in self._running.values() for job in jobs]
 
     @property
     def tasks(self) -> list["asyncio.Task[None]"]:
@@ -60,43 +74,60 @@ class Lanes:
         """How many more jobs are to be claimed now; 0 while there is enough to do."""
         if self._last_tries or self._alone:
             return 0
-        held, most = len(self._waiting) + len(self._running), self._most()
-        return min(most - held, LONGEST_CLAIM) if held <= most // 2 else 0
+        most = max(2 * self._count, round(self._pace.per_second * AHEAD_SECONDS))
+        return min(most - self._held, LONGEST_CLAIM) if self._held <= most // 2 else 0
 
     def add(self, jobs: Iterable[Job], last_tries: Iterable[Job]) -> None:
         """Run jobs in their order, as lanes become free."""
-        self._waiting.extend(jobs)
+        for job in jobs:
+            self._held += 1
+            sharing = self._sharing(job) if self._batch_size > 1 else None
+            if sharing is None:
+                self._waiting.append(deque([job]))
+            elif batch := self._open.get(sharing):
+                batch.append(job)
+                if len(batch) == self._batch_size:
+                    del self._open[sharing]
+            else:
+                self._open[sharing] = deque([job])
+                self._waiting.append(self._open[sharing])
         self._last_tries.extend(last_tries)
         self._fill()
 
     def take_waiting(self) -> list[Job]:
         """The jobs that have not begun; they are no more run."""
-        jobs = [*self._waiting, *self._last_tries]
-        self._waiting.clear()
-        self._last_tries.clear()
-        return jobs
-
-    def _most(self) -> int:
-        return max(2 * self._count, round(self._pace.per_second * AHEAD_SECONDS))
+        waiting = [job for batch in self._waiting for job in batch]
+        last_tries = list(self._last_tries)
+        self._held -= len(waiting)
+        for jobs in (self._waiting, self._open, self._last_tries):
+            jobs.clear()
+        return waiting + last_tries
 
     def _fill(self) -> None:
         while self._waiting and len(self._running) < self._count and not self._alone:
             self._start(self._waiting.popleft())
         if self._last_tries and not self._running:
             self._alone = True
-            self._start(self._last_tries.popleft())
+            self._held += 1
+            self._start([self._last_tries.popleft()])
 
-    def _start(self, job: Job) -> None:
-        job.task = asyncio.get_running_loop().create_task(self._run(job))  # type: ignore[arg-type]  # a coroutine
-        self._running[job.task] = job
-        job.task.add_done_callback(self._ended)
+    def _start(self, jobs: Sequence[Job]) -> None:
+        if len(self._open) and self._open.get(sharing := jobs[0].claim.job) is jobs:
+            del self._open[sharing]
+        task = asyncio.get_running_loop().create_task(self._run(jobs))
+        for job in jobs:
+            job.task, job.lane = task, jobs
+        self._running[task] = jobs
+        task.add_done_callback(self._ended)
 
     def _ended(self, task: "asyncio.Task[None]") -> None:
-        job = self._running.pop(task)
+        jobs = self._running.pop(task)
+        self._held -= len(jobs)
         self._alone = False
-        self._pace.count()
-        if not job.started_ms:
-            self._not_begun(job)
+        self._pace.count(len(jobs))
+        for job in jobs:
+            if not job.started_ms:
+                self._not_begun(job)
         self._fill()
         if self.room():
             self._room()
@@ -110,9 +141,9 @@ class Pace:
         self._counted = 0
         self._since = time.monotonic()
 
-    def count(self) -> None:
-        """One has ended."""
-        self._counted += 1
+    def count(self, jobs: int) -> None:
+        """So many have ended."""
+        self._counted += jobs
         passed = time.monotonic() - self._since
         if passed >= AHEAD_SECONDS:
             self.per_second = self._counted / passed

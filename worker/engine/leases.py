@@ -54,9 +54,9 @@ class Leases:
 
 def interrupt(jobs: Iterable[Job]) -> None:
     """Stop jobs that run. A COMMIT is never interrupted: what it comes to is the job's outcome."""
-    for job in list(jobs):
-        if job.task is not None and not job.claim.committing:
-            job.task.cancel()
+    for task in {job.task for job in jobs if not any(mate.claim.committing for mate in job.lane)}:
+        if task is not None:
+            task.cancel()
 
 
 def _wish_cancelled(job: Job) -> None:

@@ -23,7 +23,7 @@ from worker.engine.journal import Journal
 from worker.engine.outcome import Attempt, Dead, Done, Rejected, Release, Retry
 from worker.engine.retry import backoff_seconds
 from worker.engine.transaction import Claim, Transaction
-from worker.jobs.registry import JobType, ScheduledJob
+from worker.jobs.registry import AnyJobType, ScheduledJob
 
 RELEASE_SECONDS = 1.0
 
@@ -34,7 +34,7 @@ ARQ_EXTRA_SECONDS = 15.0
 ARQ_MAX_TRIES = 1_000_000
 
 
-def functions(registry: Iterable[JobType], timeout_seconds: float) -> list[Function]:
+def functions(registry: Iterable[AnyJobType], timeout_seconds: float) -> list[Function]:
     """One arq function a kind of job; they find the `Transaction` in arq's context."""
     limit_seconds = timeout_seconds + ARQ_EXTRA_SECONDS
     return [

@@ -22,7 +22,7 @@ from worker.database.ledger import Entry
 from worker.database.models import Outcome as OutcomeName
 from worker.engine.classify import classify, describe, waited
 from worker.engine.outcome import Attempt, Dead, Done, Outcome, Rejected, Release, Retry
-from worker.jobs.registry import JobType
+from worker.jobs.registry import AnyJobType
 
 ANSWER_SECONDS = 2.0
 
@@ -55,7 +55,7 @@ class Transaction:
     def __init__(
         self,
         sessions: async_sessionmaker[AsyncSession],
-        registry: Mapping[str, JobType],
+        registry: Mapping[str, AnyJobType],
         *,
         max_tries: int,
         timeout_seconds: float,
@@ -94,7 +94,7 @@ class Transaction:
         """Write down the outcome of a job that is not to be tried; should it have one already, that one is returned."""
         return await self._settle(claim, outcome, None)
 
-    async def _attempt(self, claim: Claim, job: JobType, message: Message[Any], digest: bytes) -> Attempt:
+    async def _attempt(self, claim: Claim, job: AnyJobType, message: Message[Any], digest: bytes) -> Attempt:
         session = self._sessions()
         tried = False
         try:
@@ -114,7 +114,7 @@ class Transaction:
                 return Release(f"the ledger could not be asked: {describe(error)}", outage=not waited(error))
             return attempt
         finally:
-            await _end(session)
+            await end_session(session)
 
     async def _database_answers(self) -> bool:
         """Whether it was the job that took its time. A server that went silent lets a try run out just the same."""
@@ -127,7 +127,7 @@ class Transaction:
         else:
             return True
         finally:
-            await _end(session)
+            await end_session(session)
 
     async def _settle(self, claim: Claim, outcome: Rejected | Dead, digest: bytes | None) -> Outcome | Release:
         """Write down an outcome that left no trace of its own, unless the job has one already."""
@@ -147,7 +147,7 @@ class Transaction:
         else:
             return outcome
         finally:
-            await _end(session)
+            await end_session(session)
 
     async def _stored(self, session: AsyncSession, claim: Claim, digest: bytes | None) -> Outcome | Release:
         """The outcome that the job had before."""
@@ -170,7 +170,7 @@ def _raw_digest(claim: Claim) -> bytes:
     return wire.digest(claim.job, to_json(claim.fields))
 
 
-async def _end(session: AsyncSession) -> None:
+async def end_session(session: AsyncSession) -> None:
     """Give back the connection, and with it the transaction if there is one."""
     if not session.in_transaction():
         return

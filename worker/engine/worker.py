@@ -9,7 +9,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -23,7 +23,7 @@ from producers import keys
 from producers.listener import Listener
 from worker.engine.actors import end, kept, unless
 from worker.engine.classify import describe
-from worker.engine.execution import Effects, Execution, Tick
+from worker.engine.execution import Batched, Effects, Execution, Tick
 from worker.engine.heartbeat import HEARTBEAT_SECONDS, Heartbeat
 from worker.engine.job import Job, read
 from worker.engine.lanes import Lanes
@@ -50,6 +50,8 @@ class Options:
     grace_seconds: float
     result_ttl_seconds: int
     max_payload_bytes: int
+    batch_size: int = 1
+    """How many jobs may share a session."""
     poll_seconds: float = 0.5
     """How often an idle worker looks for the jobs of clients that do not wake it."""
 
@@ -59,6 +61,7 @@ class EngineWorker(Worker):
 
     Args:
         effects: makes what gives jobs their effects, once arq's `on_startup` has run.
+        batched: makes what gives jobs of one kind theirs together, likewise.
         ticks: makes what runs scheduled jobs, likewise.
         database_ready: returns when the database answers, and raises while it does not.
         options: how the engine runs.
@@ -69,6 +72,7 @@ class EngineWorker(Worker):
         self,
         *,
         effects: Callable[[dict[Any, Any]], Effects],
+        batched: Callable[[dict[Any, Any]], Batched | None] = lambda _ctx: None,
         ticks: Callable[[dict[Any, Any]], Mapping[str, Tick]],
         database_ready: Callable[[dict[Any, Any]], Awaitable[None]],
         options: Options,
@@ -77,6 +81,7 @@ class EngineWorker(Worker):
         super().__init__(**arq)
         self.name = f"{socket.gethostname()}:{os.getpid()}"
         self._make_effects = effects
+        self._make_batched = batched
         self._make_ticks = ticks
         self._database_ready = database_ready
         self._options = options
@@ -93,7 +98,14 @@ class EngineWorker(Worker):
         self._settler = Settler(self._queue, self._redis, self._settled)
         self._heartbeat = Heartbeat(self.pool, self.queue_name, self.name, self.health_check_key, options.concurrency)
         self._changed = asyncio.Event()
-        self._lanes = Lanes(options.concurrency, run=self._run, not_begun=self._give_back, room=self._changed.set)
+        self._lanes = Lanes(
+            options.concurrency,
+            batch_size=options.batch_size,
+            sharing=lambda job: self._execution.sharing(job),  # noqa: PLW0108  # it is made when arq has started
+            run=self._run,
+            not_begun=self._give_back,
+            room=self._changed.set,
+        )
         self._stopping = asyncio.Event()
         self._stop_now = asyncio.Event()
 
@@ -105,6 +117,7 @@ class EngineWorker(Worker):
             return
         self._execution = Execution(
             self._make_effects(self.ctx),
+            self._make_batched(self.ctx) if self._options.batch_size > 1 else None,
             self._make_ticks(self.ctx),
             queue=self.queue_name,
             worker=self.name,
@@ -242,12 +255,18 @@ class EngineWorker(Worker):
 
     # Running.
 
-    async def _run(self, job: Job) -> None:
+    async def _run(self, jobs: Sequence[Job]) -> None:
         try:
-            settlement = await self._execution.run(job)
-        except Exception as error:  # noqa: BLE001  # a fault of our own: its lease ends, and it comes back
+            if len(jobs) == 1:
+                self._settle(jobs[0], await self._execution.run(jobs[0]))
+            else:
+                await self._execution.run_batch(jobs, self._settle)
+        except Exception as error:  # noqa: BLE001  # a fault of our own: their leases end, and they come back
             log.error("engine_fault", error=describe(error))  # noqa: TRY400  # its text may hold values
-            settlement = None
+            for job in jobs:
+                self._leases.forget(job.claimed.lease)
+
+    def _settle(self, job: Job, settlement: Settlement | None) -> None:
         if settlement is None:
             self._leases.forget(job.claimed.lease)
         else:
@@ -303,8 +322,9 @@ class EngineWorker(Worker):
                 break
             await asyncio.wait({stop_now, *running}, timeout=left, return_when=asyncio.FIRST_COMPLETED)
         stop_now.cancel()
-        interrupt(self._lanes.running)
-        if running := self._lanes.tasks:
-            await asyncio.wait(running, timeout=FAREWELL_SECONDS)
+        farewell = time.monotonic() + FAREWELL_SECONDS
+        while (running := self._lanes.tasks) and time.monotonic() < farewell:
+            interrupt(self._lanes.running)  # again: who is committing is left in peace, and may have more to do
+            await asyncio.wait(running, timeout=0.1)
         unsettled = await self._settler.flushed(FAREWELL_SECONDS)
         log.info("drained", unsettled=unsettled, unfinished=len(self._lanes.running))

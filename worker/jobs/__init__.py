@@ -3,9 +3,29 @@
 from worker.jobs import cleanup as _cleanup
 from worker.jobs import posts as _posts
 from worker.jobs import users as _users
-from worker.jobs.registry import REGISTRY, SCHEDULE, JobType, Rejection, Retention, ScheduledJob, job, scheduled
+from worker.jobs.registry import (
+    REGISTRY,
+    SCHEDULE,
+    AnyJobType,
+    JobType,
+    Rejection,
+    Retention,
+    ScheduledJob,
+    job,
+    scheduled,
+)
 
-__all__ = ["REGISTRY", "SCHEDULE", "JobType", "Rejection", "Retention", "ScheduledJob", "job", "scheduled"]
+__all__ = [
+    "REGISTRY",
+    "SCHEDULE",
+    "AnyJobType",
+    "JobType",
+    "Rejection",
+    "Retention",
+    "ScheduledJob",
+    "job",
+    "scheduled",
+]
 
 # The imports above are for their effect; naming them says so.
 _ROOMS = (_cleanup, _posts, _users)

@@ -1,4 +1,6 @@
-"""Handlers of the jobs for posts."""
+"""Handlers of the jobs for posts, each with its set-based form."""
+
+from collections.abc import Sequence
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -12,13 +14,56 @@ async def create_post(session: AsyncSession, message: CreatePost) -> Post:
     return Post.model_validate(await posts.create_post(session, message))
 
 
+@create_post.batch
+async def create_posts(session: AsyncSession, messages: Sequence[CreatePost]) -> list[Post | Rejection | None]:
+    there = await posts.lock_authors(session, {message.author_id for message in messages})
+    rows = iter(await posts.create_posts(session, [message for message in messages if message.author_id in there]))
+    return [
+        Post.model_validate(next(rows))
+        if message.author_id in there
+        else Rejection("not_found", "author_id names nothing that exists")
+        for message in messages
+    ]
+
+
 @job(UpdatePost)
 async def update_post(session: AsyncSession, message: UpdatePost) -> Post:
     if (post := await posts.update_post(session, message.post_id, message.changes)) is None:
-        raise Rejection("not_found", "there is no such post")
+        raise _no_such_post()
     return Post.model_validate(post)
+
+
+@update_post.batch
+async def update_posts(session: AsyncSession, messages: Sequence[UpdatePost]) -> list[Post | Rejection | None]:
+    # Of two for one post, the second waits for a session of its own.
+    first: dict[int, UpdatePost] = {}
+    for message in messages:
+        first.setdefault(message.post_id, message)
+    rows = await posts.update_posts(session, {post_id: message.changes for post_id, message in first.items()})
+    return [
+        None
+        if first[message.post_id] is not message
+        else Post.model_validate(rows[message.post_id])
+        if message.post_id in rows
+        else _no_such_post()
+        for message in messages
+    ]
 
 
 @job(DeletePost)
 async def delete_post(session: AsyncSession, message: DeletePost) -> Deleted:
     return Deleted(deleted=await posts.delete_post(session, message.post_id))
+
+
+@delete_post.batch
+async def delete_posts(session: AsyncSession, messages: Sequence[DeletePost]) -> list[Deleted]:
+    deleted = await posts.delete_posts(session, {message.post_id for message in messages})
+    answers = []
+    for message in messages:
+        answers.append(Deleted(deleted=message.post_id in deleted))
+        deleted.discard(message.post_id)  # the second finds nothing
+    return answers
+
+
+def _no_such_post() -> Rejection:
+    return Rejection("not_found", "there is no such post")

@@ -1,9 +1,9 @@
 """Which handler gives which message its effect, and which jobs run by the clock."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
@@ -12,8 +12,6 @@ from producers.messages import Message, Reply
 
 ReplyT = TypeVar("ReplyT", bound=Reply)
 M = TypeVar("M", bound=Message[Any])
-
-Handler = Callable[[AsyncSession, M], Awaitable[Reply]]
 
 
 class Rejection(Exception):
@@ -28,20 +26,43 @@ class Rejection(Exception):
         self.detail = detail
 
 
-@dataclass(frozen=True, slots=True)
-class JobType:
-    """A kind of job: its message and its handler."""
+Handler = Callable[[AsyncSession, M], Awaitable[ReplyT]]
+BatchHandler = Callable[[AsyncSession, Sequence[M]], Awaitable[Sequence[ReplyT | Rejection | None]]]
+
+
+@dataclass(slots=True)
+class JobType(Generic[M, ReplyT]):
+    """A kind of job: its message and its handler, which calling it calls."""
 
     name: str
-    message: type[Message[Any]]
-    handler: Handler[Any]
+    message: type[M]
+    handler: Handler[M, ReplyT]
+    set_based: BatchHandler[M, ReplyT] | None = None
+    """The handler's form for many messages in one transaction, if it has one: see `batch`."""
+
+    async def __call__(self, session: AsyncSession, message: M) -> ReplyT:
+        """Give one message its effect."""
+        return await self.handler(session, message)
+
+    def batch(self, handler: BatchHandler[M, ReplyT]) -> BatchHandler[M, ReplyT]:
+        """Make a function the handler's set-based form: an optimisation that may always give up.
+
+        It gets many messages in the order they were accepted, and returns for each of them, in the same order, the
+        reply; or a `Rejection`; or None, when only a session of its own can tell. Whatever gets no reply must have left
+        no trace. It must come to what the handler would have come to; when it raises, its transaction is rolled back
+        and the messages are tried in smaller parts, down to the handler itself.
+        """
+        self.set_based = handler
+        return handler
 
 
-REGISTRY: dict[str, JobType] = {}
+AnyJobType = JobType[Any, Any]
+
+REGISTRY: dict[str, AnyJobType] = {}
 """Every kind of job, by name."""
 
 
-def job(message: type[M]) -> Callable[[Handler[M]], Handler[M]]:
+def job(message: type[M]) -> Callable[[Handler[M, ReplyT]], JobType[M, ReplyT]]:
     """Make a function the handler of a message.
 
     The handler gets a session in a transaction and the validated message, and returns the reply. It neither commits
@@ -52,11 +73,11 @@ def job(message: type[M]) -> Callable[[Handler[M]], Handler[M]]:
         ValueError: when the message has a handler already.
     """
 
-    def register(handler: Handler[M]) -> Handler[M]:
+    def register(handler: Handler[M, ReplyT]) -> JobType[M, ReplyT]:
         if message.job in REGISTRY:
             raise ValueError(f"{message.job} has a handler already: {REGISTRY[message.job].handler!r}")
-        REGISTRY[message.job] = JobType(message.job, message, handler)
-        return handler
+        REGISTRY[message.job] = made = JobType(message.job, message, handler)
+        return made
 
     return register
 

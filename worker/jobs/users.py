@@ -1,8 +1,12 @@
-"""Handlers of the jobs for users."""
+"""Handlers of the jobs for users, each with its set-based form."""
+
+from collections import Counter
+from collections.abc import Collection, Sequence
+from typing import Self
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from producers.messages import CreateUser, Deleted, DeleteUser, UpdateUser, User
+from producers.messages import CreateUser, Deleted, DeleteUser, UpdateUser, User, UserChanges
 from worker.database import users
 from worker.jobs.registry import Rejection, job
 
@@ -12,13 +16,105 @@ async def create_user(session: AsyncSession, message: CreateUser) -> User:
     return User.model_validate(await users.create_user(session, message))
 
 
+@create_user.batch
+async def create_users(session: AsyncSession, messages: Sequence[CreateUser]) -> list[User | Rejection | None]:
+    rows = await users.create_users(session, messages)
+    refused = [message for message, row in zip(messages, rows, strict=True) if row is None]
+    names = await Names.look_up(session, refused)
+    return [
+        User.model_validate(row) if row is not None else names.conflict(message)
+        for message, row in zip(messages, rows, strict=True)
+    ]
+
+
 @job(UpdateUser)
 async def update_user(session: AsyncSession, message: UpdateUser) -> User:
     if (user := await users.update_user(session, message.user_id, message.changes)) is None:
-        raise Rejection("not_found", "there is no such user")
+        raise _no_such_user()
     return User.model_validate(user)
+
+
+@update_user.batch
+async def update_users(session: AsyncSession, messages: Sequence[UpdateUser]) -> list[User | Rejection | None]:
+    # Of two for one user, the second waits for a session of its own.
+    first: dict[int, UpdateUser] = {}
+    for message in messages:
+        first.setdefault(message.user_id, message)
+    there = await users.lock_users(session, first)
+    names = await Names.look_up(session, [message.changes for message in first.values()])
+    refused: dict[int, Rejection | None] = {}
+    for user_id, message in first.items():
+        if user_id not in there:
+            refused[user_id] = _no_such_user()
+        elif names.contested(message.changes, user_id, there):
+            refused[user_id] = None
+        elif names.taken(message.changes, user_id):
+            refused[user_id] = names.conflict(message.changes, user_id)
+    changes = {user_id: message.changes for user_id, message in first.items() if user_id not in refused}
+    rows = await users.update_users(session, changes) if changes else {}
+    updated = {user_id: User.model_validate(row) for user_id, row in rows.items()}
+    return [
+        updated.get(message.user_id, refused.get(message.user_id)) if first[message.user_id] is message else None
+        for message in messages
+    ]
 
 
 @job(DeleteUser)
 async def delete_user(session: AsyncSession, message: DeleteUser) -> Deleted:
     return Deleted(deleted=await users.delete_user(session, message.user_id))
+
+
+@delete_user.batch
+async def delete_users(session: AsyncSession, messages: Sequence[DeleteUser]) -> list[Deleted]:
+    deleted = await users.delete_users(session, {message.user_id for message in messages})
+    answers = []
+    for message in messages:
+        answers.append(Deleted(deleted=message.user_id in deleted))
+        deleted.discard(message.user_id)  # the second finds nobody
+    return answers
+
+
+class Names:
+    """Who has the e-mail addresses and usernames that some messages are about."""
+
+    def __init__(self) -> None:
+        self._wanted = {"email": Counter[str](), "username": Counter[str]()}
+        self._holders: dict[str, dict[str, int]] = {"email": {}, "username": {}}
+
+    @classmethod
+    async def look_up(cls, session: AsyncSession, wishes: Collection[CreateUser | UserChanges]) -> Self:
+        """Ask the database, if there is anything to ask."""
+        names = cls()
+        for wish in wishes:
+            for column, value in _named(wish):
+                names._wanted[column][value] += 1
+        if any(names._wanted.values()):
+            for row in await users.holders(session, *(set(wanted) for wanted in names._wanted.values())):
+                names._holders["email"][row.email] = row.id
+                names._holders["username"][row.username] = row.id
+        return names
+
+    def taken(self, wish: CreateUser | UserChanges, user_id: int | None = None) -> list[str]:
+        """What of it somebody else has."""
+        return [column for column, value in _named(wish) if self._holders[column].get(value, user_id) != user_id]
+
+    def conflict(self, wish: CreateUser | UserChanges, user_id: int | None = None) -> Rejection | None:
+        """What the one who takes it all gets for an answer; None when it is not that one thing alone is taken."""
+        taken = self.taken(wish, user_id)
+        return Rejection("conflict", f"{taken[0]} is already taken") if len(taken) == 1 else None
+
+    def contested(self, wish: UserChanges, user_id: int, others: Collection[int]) -> bool:
+        """Whether another one of these wants it as well, or has it and may be about to give it up."""
+        for column, value in _named(wish):
+            holder = self._holders[column].get(value, user_id)
+            if self._wanted[column][value] > 1 or (holder != user_id and holder in others):
+                return True
+        return False
+
+
+def _named(wish: CreateUser | UserChanges) -> list[tuple[str, str]]:
+    return [(column, value) for column in ("email", "username") if (value := getattr(wish, column)) is not None]
+
+
+def _no_such_user() -> Rejection:
+    return Rejection("not_found", "there is no such user")

@@ -1,0 +1,26 @@
+"""Statements that go to the driver as they are: compiling them with SQLAlchemy would cost a fifth of a whole job."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Session
+
+
+async def fetch(session: AsyncSession, statement: str, *values: Any) -> Sequence[Any]:
+    """Run a statement in PostgreSQL's own form (`$1`); its rows."""
+    return await session.run_sync(_fetch, statement, values)
+
+
+async def execute(session: AsyncSession, statement: str, *values: Any) -> int:
+    """Run a statement in PostgreSQL's own form (`$1`); how many rows it was about."""
+    return await session.run_sync(_execute, statement, values)
+
+
+def _fetch(session: Session, statement: str, values: tuple[Any, ...]) -> Sequence[Any]:
+    return session.connection().exec_driver_sql(statement, values).all()
+
+
+def _execute(session: Session, statement: str, values: tuple[Any, ...]) -> int:
+    count: int = session.connection().exec_driver_sql(statement, values).rowcount
+    return count
