@@ -43,12 +43,12 @@ test: .venv/.dev ## run the tests
 	.venv/bin/pytest -q $(PYTEST_ARGS)
 
 .PHONY: faults
-faults: .venv/.dev ## run the fault tests in their long form (FAULTS_SCALE=20, FAULTS_SEED=n repeats a run)
-	FAULTS_SCALE=$(or $(FAULTS_SCALE),20) .venv/bin/pytest -q --timeout 7200 tests/faults $(PYTEST_ARGS)
+faults: .venv/.dev ## let every fault strike for MINUTES=20, and write docs/faults.md
+	$(VENV_PYTHON) -m tests.faults --minutes $(or $(MINUTES),20) --report docs/faults.md
 
 .PHONY: bench
-bench: .venv/.dev ## measure the transaction beside the handler as it is usually written
-	.venv/bin/python -m benchmarks.transaction
+bench: .venv/.dev ## measure beside other systems, and write docs/benchmarks.md (BENCH_ARGS='noop latency --quick')
+	.venv/bin/python -m benchmarks $(or $(BENCH_ARGS),--write)
 
 .PHONY: check
 check: .venv/.dev ## lint, check the format, the types and the direction of imports

@@ -20,7 +20,9 @@ from rich.console import Console
 from rich.table import Table
 from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
 
-from benchmarks import usual
+from benchmarks.peers import usual
+from benchmarks.peers.plan import HASH
+from benchmarks.peers.tables import session_scope
 from worker.database.engine import create_engine, create_sessions, create_tables, database_url
 from worker.embedded import PostgresServer
 from worker.engine.outcome import Done
@@ -31,7 +33,6 @@ PROMISED_RATIO = 1.3
 AT_ONCE = 16
 JOBS = 2000
 ROUNDS = 5
-HASH = "$argon2id$v=19$m=65536,t=3,p=4$c29tZXNhbHRzYWx0$" + "A" * 43
 
 Job = Callable[[str], Awaitable[None]]
 
@@ -49,7 +50,7 @@ async def rate(job: Job, jobs: int) -> float:
     return jobs / (time.perf_counter() - started)
 
 
-async def measure(url: str) -> list[tuple[float, float]]:
+async def measure(url: str, *, rounds: int = ROUNDS) -> list[tuple[float, float]]:
     """Rates of ours and of the usual handler, a pair a round."""
     engine = create_engine(url, pool_size=AT_ONCE)
     await create_tables(engine)
@@ -62,15 +63,15 @@ async def measure(url: str) -> list[tuple[float, float]]:
 
     usual_engine = create_async_engine(database_url(url), pool_pre_ping=True, pool_size=AT_ONCE, max_overflow=0)
     sessions = async_sessionmaker(usual_engine, expire_on_commit=False)
-    async with usual_engine.begin() as connection:
-        await connection.run_sync(usual.Base.metadata.create_all)
 
     async def theirs(name: str) -> None:
-        await usual.create_user(sessions, f"{name}@example.com", name, HASH)
+        async with session_scope(sessions) as session:
+            fields = {"email": f"{name}@example.com", "username": name, "hashed_password": HASH}
+            await usual.create_user(session, **fields)
 
     for job in (ours, theirs):
         await rate(job, JOBS // 4)
-    pairs = [(await rate(ours, JOBS), await rate(theirs, JOBS)) for _ in range(ROUNDS)]
+    pairs = [(await rate(ours, JOBS), await rate(theirs, JOBS)) for _ in range(rounds)]
     await engine.dispose()
     await usual_engine.dispose()
     return pairs

@@ -1,0 +1,103 @@
+"""This project's client and worker, behind the same command line as the other systems' programs.
+
+`worker` is the genuine `worker run`. `python -m benchmarks.ours noop` is the same engine with a stand-in for the
+database: jobs are claimed, decoded, counted, answered and settled, each logged with a line, and nothing else is left
+out.
+"""
+
+import asyncio
+import os
+import sys
+from typing import Any
+
+import uvloop
+
+from benchmarks.peers.common import System, concurrency, counter, main
+from benchmarks.peers.plan import Job
+from producers import CreatePost, CreateUser, DeletePost, DeleteUser, Message, Producer, UpdatePost, UpdateUser
+from producers.connection import connect
+from producers.keys import DEFAULT_QUEUE
+from worker.engine.outcome import Dead, Done, Rejected
+from worker.engine.stock import functions
+from worker.engine.transaction import Claim
+from worker.engine.worker import EngineWorker, Options
+from worker.jobs import REGISTRY
+from worker.ops import logs
+
+_MESSAGES = {
+    message.job: message for message in (CreateUser, UpdateUser, DeleteUser, CreatePost, UpdatePost, DeletePost)
+}
+
+
+class Ours(System):
+    """The producer, and `worker run`."""
+
+    _producer: Producer
+
+    def worker(self) -> None:
+        os.execv(sys.executable, [sys.executable, "-m", "worker", "run"])  # noqa: S606  # no shell on purpose
+
+    async def open(self) -> None:
+        self._producer = await Producer().__aenter__()
+
+    async def close(self) -> None:
+        await self._producer.close()
+
+    async def enqueue(self, job: Job) -> None:
+        await self._producer.enqueue(_message(job))
+
+    async def enqueue_many(self, many: list[Job]) -> None:
+        await self._producer.enqueue_many(map(_message, many))
+
+
+def _message(job: Job) -> Message[Any]:
+    name, fields = job
+    return _MESSAGES[name].model_validate(fields)
+
+
+class Counting:
+    """A stand-in for the transaction: every job is done as soon as it is counted."""
+
+    def __init__(self) -> None:
+        self._count = counter()
+
+    async def run(self, claim: Claim) -> Done:  # noqa: ARG002
+        self._count()
+        return Done("null")
+
+    async def settle(self, claim: Claim, outcome: Rejected | Dead) -> Rejected | Dead:  # noqa: ARG002
+        return outcome
+
+
+def noop() -> None:
+    """The engine without a database, until SIGTERM."""
+    logs.configure("json", "info")
+    asyncio.set_event_loop(uvloop.new_event_loop())
+    counting = Counting()
+    EngineWorker(
+        effects=lambda _context: counting,
+        ticks=lambda _context: {},
+        database_ready=_ready,
+        options=Options(
+            concurrency=concurrency(),
+            lease_seconds=10,
+            max_tries=5,
+            grace_seconds=25,
+            result_ttl_seconds=3600,
+            max_payload_bytes=1024 * 1024,
+        ),
+        functions=functions(REGISTRY.values(), 30),
+        redis_pool=connect(os.environ["REDIS_URL"], queue=DEFAULT_QUEUE),
+        queue_name=DEFAULT_QUEUE,
+    ).run()
+
+
+async def _ready(_context: object) -> None:
+    """There is no database to be away."""
+
+
+if __name__ == "__main__":
+    if sys.argv[1:] == ["noop"]:
+        noop()
+    else:
+        main(Ours())

@@ -1,0 +1,68 @@
+"""Stock arq: its own command, with more places and quicker looks at the queue than its defaults.
+
+arq fills its free places once a look. By default it looks twice a second, which would bound it to some dozens of jobs
+a second.
+"""
+
+import asyncio
+import logging
+import os
+from typing import Any
+
+import uvloop
+from arq import create_pool
+from arq.connections import ArqRedis, RedisSettings
+from arq.worker import func, run_worker
+
+from benchmarks.peers.common import System, concurrency, main
+from benchmarks.peers.handlers import Task, tasks
+from benchmarks.peers.plan import Job
+
+_AT_ONCE = 500
+
+
+class Arq(System):
+    """arq 0.28."""
+
+    _redis: ArqRedis
+
+    def worker(self) -> None:
+        logging.getLogger("arq").setLevel(logging.WARNING)
+        asyncio.set_event_loop(uvloop.new_event_loop())
+        settings = {
+            "functions": [func(_with_context(task), name=name) for name, task in tasks().items()],
+            "redis_settings": _settings(),
+            "max_jobs": concurrency(),
+            "poll_delay": 0.01,
+        }
+        run_worker(type("WorkerSettings", (), settings))
+
+    async def open(self) -> None:
+        self._redis = await create_pool(_settings())
+
+    async def close(self) -> None:
+        await self._redis.aclose()
+
+    async def enqueue(self, job: Job) -> None:
+        name, fields = job
+        await self._redis.enqueue_job(name, **fields)
+
+    async def enqueue_many(self, many: list[Job]) -> None:
+        # There is no bulk call.
+        for start in range(0, len(many), _AT_ONCE):
+            await asyncio.gather(*(self.enqueue(job) for job in many[start : start + _AT_ONCE]))
+
+
+def _settings() -> RedisSettings:
+    return RedisSettings.from_dsn(os.environ["REDIS_URL"])
+
+
+def _with_context(task: Task) -> Any:
+    async def run(_context: dict[Any, Any], **fields: Any) -> None:
+        await task(**fields)
+
+    return run
+
+
+if __name__ == "__main__":
+    main(Arq())
