@@ -25,7 +25,7 @@ from producers.messages import (
 )
 from producers.request import Options, Request, build
 from producers.results import Results
-from producers.sender import Sender, pieces
+from producers.sender import Sender
 
 ReplyT = TypeVar("ReplyT", bound=Reply)
 
@@ -180,8 +180,8 @@ class Producer:
         handles: list[JobHandle[Any]] = []
         outcomes: list[JobHandle[Any] | EnqueueError] = []
         encoded = ((job if isinstance(job, Request) else Request(job)).encode(self._headers) for job in jobs)
-        for piece in pieces(encoded):
-            for job, accepted in zip(piece, await self._sender.send(piece), strict=True):
+        async for piece, answers in self._sender.send_all(encoded):
+            for job, accepted in zip(piece, answers, strict=True):
                 if isinstance(accepted, EnqueueError):
                     outcomes.append(accepted)
                 else:

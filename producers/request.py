@@ -3,7 +3,7 @@
 import time
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Generic, TypedDict, TypeVar
+from typing import Any, Generic, NamedTuple, TypedDict, TypeVar
 
 from pydantic import ValidationError
 
@@ -59,16 +59,19 @@ class Request(Generic[ReplyT]):
     defer_until: datetime | None = None
 
     def __post_init__(self) -> None:
-        if self.defer_by is not None and self.defer_until is not None:
-            raise ValueError("give defer_by or defer_until, not both")
-        if self.defer_until is not None and self.defer_until.tzinfo is None:
-            raise ValueError("defer_until needs a time zone: datetime.now(UTC) + …")
-        if self.due_ms > (time.time() + MAX_DELAY_SECONDS) * 1000:
-            raise ValueError(f"defer_until must be within {MAX_DELAY_SECONDS} seconds from now")
-        if not 0 <= self._delay_seconds <= MAX_DELAY_SECONDS:  # NaN is not, either
-            raise ValueError(f"defer_by must be from 0 to {MAX_DELAY_SECONDS} seconds")
         # Here and not when it is sent, so that none of many jobs is refused after others were accepted.
-        ids.job_id("none" if self.idempotency_key is None else self.idempotency_key, self.ordering_key)
+        if self.idempotency_key is not None or self.ordering_key is not None:
+            ids.job_id("none" if self.idempotency_key is None else self.idempotency_key, self.ordering_key)
+        if self.defer_by is not None:
+            if self.defer_until is not None:
+                raise ValueError("give defer_by or defer_until, not both")
+            if not 0 <= self._delay_seconds <= MAX_DELAY_SECONDS:  # NaN is not, either
+                raise ValueError(f"defer_by must be from 0 to {MAX_DELAY_SECONDS} seconds")
+        if self.defer_until is not None:
+            if self.defer_until.tzinfo is None:
+                raise ValueError("defer_until needs a time zone: datetime.now(UTC) + …")
+            if self.due_ms > (time.time() + MAX_DELAY_SECONDS) * 1000:
+                raise ValueError(f"defer_until must be within {MAX_DELAY_SECONDS} seconds from now")
 
     @property
     def delay_ms(self) -> int:
@@ -90,12 +93,12 @@ class Request(Generic[ReplyT]):
         job = self.message.job
         ordering_key = self.message.ordering_key if self.ordering_key is None else self.ordering_key
         base = ids.new_id() if self.idempotency_key is None else self.idempotency_key
-        job_id = ids.job_id(base, ordering_key)
+        job_id = base if ordering_key is None else ids.job_id(base, ordering_key)
         return Encoded(
             job_id=job_id,
             payload=wire.encode(job, fields, enqueue_time_ms=time.time_ns() // 1_000_000, headers=headers),
-            delay_ms=self.delay_ms,
-            due_ms=self.due_ms,
+            delay_ms=0 if self.defer_by is None else self.delay_ms,
+            due_ms=0 if self.defer_until is None else self.due_ms,
             idempotency_key=self.idempotency_key,
             # The ordering key is a part of the id, so one idempotency key with two of them would be two jobs.
             digest="" if self.idempotency_key is None else wire.digest(job, fields).hex() + job_id[len(base) :],
@@ -103,8 +106,7 @@ class Request(Generic[ReplyT]):
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Encoded:
+class Encoded(NamedTuple):
     """A job as the enqueue script takes it."""
 
     job_id: str

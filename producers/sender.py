@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 
 from redis.asyncio import Redis
 from redis.exceptions import AuthenticationError, BusyLoadingError, InvalidResponse, RedisError, ResponseError
@@ -55,6 +55,25 @@ class Sender:
                 return [answers.as_error(job, maybe_accepted=maybe_accepted) for job in jobs]
             await asyncio.sleep(delay_seconds * random.uniform(0.5, 1))  # noqa: S311  # jitter, not a secret
             delay_seconds = min(delay_seconds * 2, LONGEST_DELAY_SECONDS)
+
+    async def send_all(self, jobs: Iterable[Encoded]) -> AsyncIterator[tuple[list[Encoded], list[bool | EnqueueError]]]:
+        """Send many jobs in pieces, in their order; each piece with what `send` says of it.
+
+        While Redis works on one piece, the next is taken from `jobs` and so encoded; never are two under way.
+        """
+        sending: asyncio.Task[list[bool | EnqueueError]] | None = None
+        sent: list[Encoded] = []
+        try:
+            for piece in pieces(jobs):
+                if sending is not None:
+                    yield sent, await sending
+                sent, sending = piece, asyncio.ensure_future(self.send(piece))
+                await asyncio.sleep(0)  # it goes out before the next is encoded
+            if sending is not None:
+                yield sent, await sending
+        finally:
+            if sending is not None:
+                sending.cancel()
 
     async def _try(self, jobs: Sequence[Encoded]) -> "list[bool | EnqueueError] | _NoAnswer":
         try:

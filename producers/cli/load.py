@@ -3,7 +3,7 @@
 import asyncio
 import socket
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -124,7 +124,7 @@ class Load:
         except ValueError as error:
             return BadLine(record.line, (str(error),))
         remembered = own is not None or self._naming.given
-        return encoded if remembered else replace(encoded, idempotency_key=None, digest="")
+        return encoded if remembered else encoded._replace(idempotency_key=None, digest="")
 
     async def _send(self) -> None:
         jobs, self._jobs, self._bytes = self._jobs, [], 0
