@@ -58,9 +58,8 @@ async def working(settings: Settings) -> AsyncIterator[EngineWorker]:
     try:
         yield worker
     finally:
-        worker._stopping.set()
         worker._stop_now.set()
-        worker._changed.set()
+        worker._claimer.stop()
         try:
             async with asyncio.timeout(30):
                 await running

@@ -1,4 +1,4 @@
-"""The worker: claims due jobs, runs them side by side, settles them; through outages, and to an orderly end.
+"""The worker: what claims jobs, runs and settles them, put together; from its start to an orderly end.
 
 A subclass of arq's `Worker`: its hooks, its cron jobs, its health key and the way to start it are arq's. How jobs are
 claimed, run and settled is not.
@@ -22,10 +22,11 @@ from redis.exceptions import RedisError
 from producers import keys
 from producers.listener import Listener
 from worker.engine.actors import end, kept, unless
+from worker.engine.claimer import Claimer
 from worker.engine.classify import describe
 from worker.engine.execution import Batched, Effects, Execution, Tick
 from worker.engine.heartbeat import HEARTBEAT_SECONDS, Heartbeat
-from worker.engine.job import Job, read
+from worker.engine.job import Job
 from worker.engine.lanes import Lanes
 from worker.engine.leases import Leases, interrupt
 from worker.engine.outage import Outage
@@ -83,7 +84,6 @@ class EngineWorker(Worker):
         self._make_effects = effects
         self._make_batched = batched
         self._make_ticks = ticks
-        self._database_ready = database_ready
         self._options = options
         self._redis = Outage("redis")
         self._database = Outage("database")
@@ -97,23 +97,31 @@ class EngineWorker(Worker):
         self._leases = Leases(self._queue)
         self._settler = Settler(self._queue, self._redis, self._settled)
         self._heartbeat = Heartbeat(self.pool, self.queue_name, self.name, self.health_check_key, options.concurrency)
-        self._changed = asyncio.Event()
         self._lanes = Lanes(
             options.concurrency,
             batch_size=options.batch_size,
             sharing=lambda job: self._execution.sharing(job),  # noqa: PLW0108  # it is made when arq has started
             run=self._run,
             not_begun=self._give_back,
-            room=self._changed.set,
+            room=lambda: self._claimer.wake(),  # noqa: PLW0108  # it is made next
         )
-        self._stopping = asyncio.Event()
+        self._claimer = Claimer(
+            self._queue,
+            self._lanes,
+            self._leases,
+            redis=self._redis,
+            database=self._database,
+            database_ready=lambda: database_ready(self.ctx),
+            max_tries=options.max_tries,
+            poll_seconds=options.poll_seconds,
+        )
         self._stop_now = asyncio.Event()
 
     # The life of the worker.
 
     async def main(self) -> None:
         """Run until told to stop, or in a burst until the queue is empty; then let what runs come to its end."""
-        if not await unless(self._stopping, self._start()):
+        if not await unless(self._claimer.stopping, self._start()):
             return
         self._execution = Execution(
             self._make_effects(self.ctx),
@@ -136,7 +144,8 @@ class EngineWorker(Worker):
                 lambda: self._every(SWEEP_SECONDS, self._queue.sweep),
             )
         ]
-        claimer = asyncio.create_task(kept(self._claim_until_stopped))
+        burst = self._queue_is_empty if self.burst else None
+        claimer = asyncio.create_task(kept(lambda: self._claimer.run(until=burst)))
         try:
             await claimer
             await self._drain()
@@ -162,12 +171,11 @@ class EngineWorker(Worker):
 
     def handle_sig(self, signum: signal.Signals) -> None:
         """Stop claiming and let running jobs end; at the second signal, give them back at once."""
-        if self._stopping.is_set():
+        if self._claimer.stopping.is_set():
             self._stop_now.set()
         else:
             log.info("stopping", signal=signal.Signals(signum).name, running=len(self._lanes.running))
-            self._stopping.set()
-        self._changed.set()
+            self._claimer.stop()
 
     handle_sig_wait_for_completion = handle_sig
 
@@ -188,72 +196,7 @@ class EngineWorker(Worker):
         if self.on_startup is not None:
             await self.on_startup(self.ctx)
 
-    # Claiming.
-
-    async def _claim_until_stopped(self) -> None:
-        while not self._stopping.is_set():
-            self._changed.clear()
-            if self._redis.lasts or self._database.lasts:
-                await self._wait_out_outages()
-            elif room := self._lanes.room():
-                await self._claim(room)
-            else:
-                await self._changed.wait()
-
-    async def _claim(self, count: int) -> None:
-        try:
-            claims = await self._queue.claim(count)
-        except (RedisError, OSError) as error:
-            self._redis.met(reason(error))
-            return
-        self._redis.over()
-        jobs: list[Job] = []
-        last_tries: list[Job] = []
-        for claimed in claims.jobs:
-            job = read(claimed)
-            self._leases.hold(job)
-            (last_tries if 1 < self._options.max_tries <= claimed.tries else jobs).append(job)
-        self._lanes.add(jobs, last_tries)
-        if len(claims.jobs) == count:
-            return
-        if self.burst and not self._lanes and await self._queue_is_empty():
-            self._stopping.set()
-            return
-        idle_seconds = self._options.poll_seconds
-        if claims.next_due_ms is not None:
-            idle_seconds = min(idle_seconds, claims.next_due_ms / 1000)
-        with suppress(TimeoutError):
-            async with asyncio.timeout(idle_seconds):
-                await self._changed.wait()
-
-    async def _queue_is_empty(self) -> bool:
-        try:
-            return await self._settler.flushed(FAREWELL_SECONDS) == 0 and not await self.pool.zcard(self.queue_name)
-        except (RedisError, OSError) as error:
-            self._redis.met(reason(error))
-            return False
-
-    async def _wait_out_outages(self) -> None:
-        outage = self._redis if self._redis.lasts else self._database
-        with suppress(TimeoutError):
-            async with asyncio.timeout(outage.wait_seconds()):
-                await self._stopping.wait()
-        if outage is self._redis:
-            # The true question is whether it takes writes: a ping answers while memory or disk is full.
-            await self._claim(1)
-            return
-        try:
-            await self._database_ready(self.ctx)
-        except Exception as error:  # noqa: BLE001  # whatever it is, the database is not back
-            outage.met(describe(error))
-        else:
-            outage.over()
-
-    def _database_lost(self, why: str) -> None:
-        if not self._stopping.is_set():
-            self._database.met(why)
-
-    # Running.
+    # What becomes of jobs.
 
     async def _run(self, jobs: Sequence[Job]) -> None:
         try:
@@ -281,9 +224,20 @@ class EngineWorker(Worker):
     def _settled(self, settlement: Settlement) -> None:
         self._leases.forget(settlement.lease)
         if isinstance(settlement, RetryLater):
-            asyncio.get_running_loop().call_later(settlement.delay_ms / 1000, self._changed.set)
+            asyncio.get_running_loop().call_later(settlement.delay_ms / 1000, self._claimer.wake)
         elif b"@" in settlement.lease.job_id:
-            self._changed.set()  # the next of its key is due
+            self._claimer.wake()  # the next of its key is due
+
+    async def _queue_is_empty(self) -> bool:
+        try:
+            return await self._settler.flushed(FAREWELL_SECONDS) == 0 and not await self.pool.zcard(self.queue_name)
+        except (RedisError, OSError) as error:
+            self._redis.met(reason(error))
+            return False
+
+    def _database_lost(self, why: str) -> None:
+        if not self._claimer.stopping.is_set():
+            self._database.met(why)
 
     # What goes on beside.
 
@@ -299,12 +253,12 @@ class EngineWorker(Worker):
         await self._heartbeat.beat(running=len(self._lanes.running), held=len(self._leases))
 
     async def _enqueue_ticks(self) -> None:
-        if self.cron_jobs and not self._stopping.is_set():
+        if self.cron_jobs and not self._claimer.stopping.is_set():
             await self.run_cron(datetime.now(tz=self.timezone), CRON_SECONDS)
 
     def _hear(self, channel: str, message: bytes) -> None:
         if channel == keys.wake(self.queue_name):
-            self._changed.set()
+            self._claimer.wake()
         else:
             self._leases.cancel(message)
 
