@@ -23,7 +23,18 @@ from benchmarks.servers import servers
 from benchmarks.systems import NotMeasured, Programs
 from worker.embedded import EmbeddedError
 
-_NAMES = ("create_user", "mixed", "noop", "latency", "enqueue", "backlog", "processes", "idle", "transaction")
+_NAMES = (
+    "create_user",
+    "refused",
+    "mixed",
+    "noop",
+    "latency",
+    "enqueue",
+    "backlog",
+    "processes",
+    "idle",
+    "transaction",
+)
 _ROUNDS, _ROUNDS_QUICK = 3, 1
 
 

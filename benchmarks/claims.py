@@ -8,6 +8,7 @@ from benchmarks.systems import BEST, NAMES, OURS, OURS_BATCH, OURS_SESSION, PEER
 
 PGBENCH = "pgbench, the limit"
 TRANSACTION_OURS, TRANSACTION_USUAL = "exactly once, with ledger and reply", "usual handler"
+NONE_REFUSED, SOME_REFUSED = "none refused", "one in twenty refused"
 BACKLOGS = (1_000, 10_000, 100_000, 1_000_000)
 PROCESSES = (1, 2, 4, 8)
 
@@ -86,6 +87,7 @@ CLAIMS: Sequence[Claim] = (
     Claim("create_user", _BATCH, 40, (f"{NAMES['arq']}, usual",)),
     Claim("create_user", _BATCH, 0.9, (PGBENCH,)),
     Claim("mixed", _BATCH, 8, _names(BEST), others=_ANY_BEST),
+    Claim("refused", SOME_REFUSED, 0.4, (NONE_REFUSED,)),
     Claim("noop", _OURS, 8000),
     Claim("noop", _OURS, 3, (NAMES["taskiq"],)),
     Claim("latency_p50", _OURS, 5, at_least=False),

@@ -59,13 +59,13 @@ class Bench:
 
     def database_rate(self, system: System, scenario: str, jobs: int) -> Rate:
         """The rate of jobs that write to the database."""
-        jobs = plan.whole(jobs)
+        jobs = plan.whole(jobs) if scenario != "refused" else jobs // plan.REFUSED_OF * plan.REFUSED_OF
         with self.servers.fresh() as database:
             before = _prepare(database, jobs) if scenario == "mixed" else 0
             self.prepare(system, database.url)
             self.programs.call(system, database.url, "enqueue", scenario, str(jobs))
-            expected = plan.after(jobs) if scenario == "mixed" else plan.State(jobs, 0, 0, 0)
-            created = jobs * plan.PROPORTION["create_user"] // 10 if scenario == "mixed" else jobs
+            created = plan.created(scenario, jobs)
+            expected = plan.after(jobs) if scenario == "mixed" else plan.State(created, 0, 0, 0)
             with self.programs.worker(system, database.url) as worker:
                 _await(worker, lambda: database.row("SELECT max(id) FROM users")[0] or 0, before + created)
                 state = _settled(worker, database, expected)

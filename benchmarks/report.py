@@ -16,6 +16,7 @@ can do.""",
     "mixed": """\
 All six jobs, shuffled: of ten, three users are created, two updated, one deleted; two posts are created, one updated,
 one deleted. The tables are checked at the end.""",
+    "refused": "Ours. One in twenty wants the e-mail address that the one before it has just got.",
     "noop": """\
 What the queue itself costs: one worker process, 16 at once (Celery: 16 processes). Ours carries a whole create_user and
 logs a line a job; the others carry one number and are quiet.""",

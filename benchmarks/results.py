@@ -26,6 +26,7 @@ FIGURES: Mapping[str, Figure] = {
     for figure in (
         Figure("create_user", "create_user, queue to committed row", "jobs/s"),
         Figure("mixed", "all six jobs in a fixed proportion", "jobs/s"),
+        Figure("refused", "create_user in batches of 64, some of which cannot be honoured", "jobs/s"),
         Figure("noop", "jobs that only count, no database", "jobs/s"),
         Figure("latency_p50", "idle latency, enqueue to committed row, median", "ms", lower_is_better=True, decimals=1),
         Figure("latency_p99", "idle latency, 99th percentile", "ms", lower_is_better=True, decimals=1),

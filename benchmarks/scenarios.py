@@ -54,6 +54,10 @@ class Scenarios:
         return {
             "create_user": self._create_user,
             "mixed": lambda: [self._rate("mixed", system) for system in (*BEST, OURS_SESSION, OURS_BATCH)],
+            "refused": lambda: [
+                self._refused("create_user", claims.NONE_REFUSED),
+                self._refused("refused", claims.SOME_REFUSED),
+            ],
             "noop": lambda: [self._rate("noop", system) for system in (*PEERS, OURS_NOOP)],
             "latency": self._latencies,
             "enqueue": lambda: [self._enqueue(system) for system in (*PEERS, OURS)],
@@ -86,6 +90,13 @@ class Scenarios:
             yield _sample(figure, system.label, rate)
 
         return Step((figure,), system.label, run)
+
+    def _refused(self, scenario: str, label: str) -> Step:
+        def run() -> Iterable[Sample]:
+            jobs = self._jobs("create_user", OURS_BATCH.label)
+            yield _sample("refused", label, self.bench.database_rate(OURS_BATCH, scenario, jobs))
+
+        return Step(("refused",), label, run)
 
     def _create_user(self) -> list[Step]:
         pairs = [step for pair in zip(USUAL, BEST, strict=True) for step in pair]

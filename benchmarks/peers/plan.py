@@ -21,16 +21,20 @@ PROPORTION = {
     "update_post": 1,
     "delete_post": 1,
 }
+REFUSED_OF = 20
+"""One in so many jobs of `refused` wants what the one before it has just got."""
 _CYCLE = sum(PROPORTION.values())
 
 
 def jobs(scenario: str, count: int) -> Iterator[Job]:
-    """The jobs of a scenario: `noop`, `create_user` or `mixed`."""
+    """The jobs of a scenario: `noop`, `create_user`, `refused` or `mixed`."""
     match scenario:
         case "noop":
             return (("noop", {"number": number}) for number in range(count))
         case "create_user":
             return (create_user(f"job{number}") for number in range(count))
+        case "refused":
+            return map(_perhaps_refused, range(count))
         case "mixed":
             return _mixed(count)
         case _:
@@ -43,6 +47,13 @@ def create_user(name: str) -> Job:
     return "create_user", fields
 
 
+def _perhaps_refused(number: int) -> Job:
+    name, fields = create_user(f"job{number}")
+    if number % REFUSED_OF == REFUSED_OF - 1:
+        fields["email"] = f"job{number - 1}@example.com"
+    return name, fields
+
+
 def whole(count: int) -> int:
     """The next number of jobs that holds the proportion exactly.
 
@@ -50,6 +61,21 @@ def whole(count: int) -> int:
     (10, 10, 20)
     """
     return -(-count // _CYCLE) * _CYCLE
+
+
+def created(scenario: str, count: int) -> int:
+    """How many users the jobs of a scenario create.
+
+    >>> created("mixed", 100), created("refused", 100), created("create_user", 100)
+    (30, 95, 100)
+    """
+    match scenario:
+        case "mixed":
+            return count * PROPORTION["create_user"] // _CYCLE
+        case "refused":
+            return count - count // REFUSED_OF
+        case _:
+            return count
 
 
 @dataclass(frozen=True)
