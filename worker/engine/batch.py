@@ -8,7 +8,7 @@ back, so that a second delivery has no effect here either.
 """
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +16,7 @@ from typing import Any
 from pydantic import ValidationError
 from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, SessionTransaction
 
 from producers import ids, wire
 from producers.messages import Message
@@ -45,6 +45,14 @@ class Delivered(Exception):
     def __init__(self, members: Sequence[Member]) -> None:
         super().__init__()
         self.members = members
+
+
+class Away(Exception):
+    """The database cannot be used: what is left of the batch is given back."""
+
+    def __init__(self, release: Release) -> None:
+        super().__init__()
+        self.release = release
 
 
 class Batches:
@@ -80,56 +88,54 @@ class Batches:
 
         Raises only when it is cancelled; those that nothing was told of have then left no trace.
         """
-        job = self._registry[claims[0].job]
-        members: list[Member] = []
-        alone: list[Claim] = []
-        for claim in claims:
-            try:
-                message = job.message.model_validate(claim.fields)
-            except ValidationError:
-                alone.append(claim)
-            else:
-                members.append(Member(claim, message, wire.digest(claim.job, wire.fields_json(message))))
-        if job.set_based is None:
-            alone = list(claims)
-        elif members:
-            alone += await self._together(job.set_based, members, tell)
-        for place, claim in enumerate(alone):
-            attempt = await self._transaction.run(claim)
-            claim.committing = False  # it has been; the next one is not yet
-            tell(claim, attempt)
-            if isinstance(attempt, Release) and attempt.outage:
-                for other in alone[place + 1 :]:
-                    tell(other, attempt)
-                return
+        left = {id(claim): claim for claim in claims}
 
-    async def _together(self, handler: BatchHandler[Any, Any], members: Sequence[Member], tell: Tell) -> list[Claim]:
-        """Try a batch, or its parts; returns who needs a session of its own."""
+        def told(claim: Claim, attempt: Attempt) -> None:
+            del left[id(claim)]
+            tell(claim, attempt)
+
+        job = self._registry[claims[0].job]
+        members, alone = _members(job, claims)
+        try:
+            if job.set_based is not None and members:
+                await self._together(job.set_based, members, told)
+            else:
+                alone = list(claims)
+            for claim in alone:
+                await self._alone(claim, told)
+        except Away as away:
+            for claim in list(left.values()):
+                told(claim, away.release)
+
+    async def _together(self, handler: BatchHandler[Any, Any], members: Sequence[Member], tell: Tell) -> None:
+        """Try a batch, or its parts, in the order of its members."""
         if len(members) == 1:
-            return [members[0].claim]
+            await self._alone(members[0].claim, tell)
+            return
+        parts: list[Sequence[Member]]
         try:
             attempts = await self._attempt(handler, members)
         except Delivered as found:
-            rest = [member for member in members if member not in found.members]
-            alone = [member.claim for member in found.members]
-            return alone + (await self._together(handler, rest, tell) if rest else [])
+            parts = [*_singly(found.members), [member for member in members if member not in found.members]]
         except TimeoutError:
-            return [member.claim for member in members]  # whose fault it was only each alone can show, in its own time
+            parts = _singly(members)  # whose fault it was only each alone can show, in its own time
         except Exception as error:  # noqa: BLE001  # every exception is told apart by the table
-            if isinstance(attempt := classify(error), Release):
-                for member in members:
+            parts = _halves(members, error)
+        else:
+            for member, attempt in zip(members, attempts, strict=True):
+                if attempt is not None:
                     tell(member.claim, attempt)
-                return []
-            half = len(members) // 2
-            first = await self._together(handler, members[:half], tell)
-            return first + await self._together(handler, members[half:], tell)
-        alone = []
-        for member, told in zip(members, attempts, strict=True):
-            if told is None:
-                alone.append(member.claim)
-            else:
-                tell(member.claim, told)
-        return alone
+            parts = _singly(member for member, attempt in zip(members, attempts, strict=True) if attempt is None)
+        for part in parts:
+            if part:
+                await self._together(handler, part, tell)
+
+    async def _alone(self, claim: Claim, tell: Tell) -> None:
+        attempt = await self._transaction.run(claim)
+        claim.committing = False  # it has been; the next one is not yet
+        tell(claim, attempt)
+        if isinstance(attempt, Release) and attempt.outage:
+            raise Away(attempt)
 
     async def _attempt(
         self, handler: BatchHandler[Any, Any], members: Sequence[Member]
@@ -159,6 +165,35 @@ class Batches:
             await end_session(session)
 
 
+def _singly(members: Iterable[Member]) -> list[Sequence[Member]]:
+    return [[member] for member in members]
+
+
+def _halves(members: Sequence[Member], error: Exception) -> list[Sequence[Member]]:
+    """What is tried after an exception, unless it says that nothing can be."""
+    if isinstance(attempt := classify(error), Release):
+        raise Away(attempt) from None
+    half = len(members) // 2
+    return [members[:half], members[half:]]
+
+
+def _members(job: AnyJobType, claims: Sequence[Claim]) -> tuple[list[Member], list[Claim]]:
+    """Who can share a session, and who cannot."""
+    members: dict[str, Member] = {}
+    alone: list[Claim] = []
+    for claim in claims:
+        try:
+            message = job.message.model_validate(claim.fields)
+        except ValidationError:
+            alone.append(claim)
+            continue
+        member = Member(claim, message, wire.digest(claim.job, wire.fields_json(message)))
+        # Claimed twice, after Redis has forgotten the first time: the ledger answers the second.
+        if members.setdefault(claim.job_id, member) is not member:
+            alone.append(claim)
+    return list(members.values()), alone
+
+
 def _attempt(answer: Any) -> Done | Rejected | None:
     match answer:
         case None:
@@ -181,7 +216,7 @@ def _the_transaction_is_ours(session: Session) -> Iterator[None]:
     """Let nobody end the transaction meanwhile: effects and ledger rows would no longer be one.
 
     Raises:
-        TransactionEnded: when somebody tries to commit, or has rolled back.
+        TransactionEnded: when somebody tries to commit, or has rolled back or closed the session.
     """
     ended = False
 
@@ -189,11 +224,14 @@ def _the_transaction_is_ours(session: Session) -> Iterator[None]:
         if not session.in_nested_transaction():
             raise TransactionEnded
 
-    def after_rollback(_session: Session) -> None:
+    def after_transaction_end(_session: Session, transaction: SessionTransaction) -> None:
         nonlocal ended
-        ended = True
+        ended = ended or transaction.parent is None
 
-    listeners = {"before_commit": before_commit, "after_rollback": after_rollback}
+    listeners: dict[str, Callable[..., None]] = {
+        "before_commit": before_commit,
+        "after_transaction_end": after_transaction_end,
+    }
     for name, listener in listeners.items():
         event.listen(session, name, listener)
     try:

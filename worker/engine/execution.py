@@ -108,8 +108,12 @@ class Execution:
             stops = not any(job.lost or job.cancelled for job in left.values())
         except Exception as error:  # noqa: BLE001  # a fault of the engine's own: the single form is the truth
             log.error("batch_fault", error=describe(error))  # noqa: TRY400  # its text may hold values
+        for job in left.values():
+            job.started_ms = 0.0  # it has to begin again
         for job in list(left.values()):
             settlement = GiveBack(job.claimed.lease) if stops else None if job.lost else await self.run(job)
+            job.started_ms = job.started_ms or started_ms
+            job.claim.committing = False  # it has been; the next one is not yet
             settle(job, settlement)
             stops = stops or isinstance(settlement, GiveBack)
 

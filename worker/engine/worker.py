@@ -199,10 +199,11 @@ class EngineWorker(Worker):
     # What becomes of jobs.
 
     async def _run(self, jobs: Sequence[Job]) -> None:
+        jobs = [job for job in jobs if not job.lost]  # while it waited: another worker has it
         try:
             if len(jobs) == 1:
                 self._settle(jobs[0], await self._execution.run(jobs[0]))
-            else:
+            elif jobs:
                 await self._execution.run_batch(jobs, self._settle)
         except Exception as error:  # noqa: BLE001  # a fault of our own: their leases end, and they come back
             log.error("engine_fault", error=describe(error))  # noqa: TRY400  # its text may hold values

@@ -1,7 +1,7 @@
 """Handlers of the jobs for users, each with its set-based form."""
 
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Self
 
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -19,12 +19,14 @@ async def create_user(session: AsyncSession, message: CreateUser) -> User:
 @create_user.batch
 async def create_users(session: AsyncSession, messages: Sequence[CreateUser]) -> list[User | Rejection | None]:
     rows = await users.create_users(session, messages)
-    refused = [message for message, row in zip(messages, rows, strict=True) if row is None]
-    names = await Names.look_up(session, refused)
-    return [
-        User.model_validate(row) if row is not None else names.conflict(message)
-        for message, row in zip(messages, rows, strict=True)
-    ]
+    names = await Names.look_up(session, [message for message, row in zip(messages, rows, strict=True) if row is None])
+    answers: list[User | Rejection | None] = []
+    # From the last to the first: who was refused is not told of names that were given to somebody behind.
+    for message, row in zip(reversed(messages), reversed(rows), strict=True):
+        answers.append(names.conflict(message) if row is None else User.model_validate(row))
+        if row is not None:
+            names.forget(row.id)
+    return answers[::-1]
 
 
 @job(UpdateUser)
@@ -41,12 +43,13 @@ async def update_users(session: AsyncSession, messages: Sequence[UpdateUser]) ->
     for message in messages:
         first.setdefault(message.user_id, message)
     there = await users.lock_users(session, first)
-    names = await Names.look_up(session, [message.changes for message in first.values()])
+    names = await Names.look_up(session, [message.changes for message in messages])
+    waiting = names.contested((message.user_id, message.changes) for message in messages)
     refused: dict[int, Rejection | None] = {}
     for user_id, message in first.items():
         if user_id not in there:
             refused[user_id] = _no_such_user()
-        elif names.contested(message.changes, user_id, there):
+        elif user_id in waiting:
             refused[user_id] = None
         elif names.taken(message.changes, user_id):
             refused[user_id] = names.conflict(message.changes, user_id)
@@ -103,13 +106,28 @@ class Names:
         taken = self.taken(wish, user_id)
         return Rejection("conflict", f"{taken[0]} is already taken") if len(taken) == 1 else None
 
-    def contested(self, wish: UserChanges, user_id: int, others: Collection[int]) -> bool:
-        """Whether another one of these wants it as well, or has it and may be about to give it up."""
-        for column, value in _named(wish):
-            holder = self._holders[column].get(value, user_id)
-            if self._wanted[column][value] > 1 or (holder != user_id and holder in others):
-                return True
-        return False
+    def forget(self, user_id: int) -> None:
+        """Take no notice of what a user has."""
+        for holders in self._holders.values():
+            for value in [value for value, holder in holders.items() if holder == user_id]:
+                del holders[value]
+
+    def contested(self, wishes: Iterable[tuple[int, UserChanges]]) -> set[int]:
+        """The users whose changes have to be made one after the other.
+
+        Two of them want the same, or one wants what another one has and may be about to give up.
+        """
+        all_wishes = list(wishes)
+        users = {user_id for user_id, _ in all_wishes}
+        contested: set[int] = set()
+        for user_id, wish in all_wishes:
+            for column, value in _named(wish):
+                holder = self._holders[column].get(value, user_id)
+                if self._wanted[column][value] > 1:
+                    contested.add(user_id)
+                if holder != user_id and holder in users:
+                    contested |= {user_id, holder}
+        return contested
 
 
 def _named(wish: CreateUser | UserChanges) -> list[tuple[str, str]]:
