@@ -1,30 +1,23 @@
-"""How long and how hard: the short form runs with all tests, the long one by the environment."""
+"""Servers and a seed for the short form; `python -m tests.faults` is the long one."""
 
 import os
 import random
-import shutil
-import tempfile
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import AsyncIterator
 
 import pytest
+import pytest_asyncio
+
+from tests.faults.house import House, house
 
 
 @pytest.fixture
 def seed() -> int:
     """What the run draws its randomness from; `FAULTS_SEED` repeats one."""
-    return int(os.environ.get("FAULTS_SEED", random.randrange(2**32)))  # noqa: S311
+    return int(os.environ.get("FAULTS_SEED", random.randrange(2**32)))  # noqa: S311  # not secret
 
 
-@pytest.fixture
-def scale() -> int:
-    """How many times the short form's jobs and faults; `FAULTS_SCALE`."""
-    return int(os.environ.get("FAULTS_SCALE", "1"))
-
-
-@pytest.fixture
-def folder() -> Iterator[Path]:
-    path = Path(tempfile.mkdtemp(prefix="faults-", dir="/tmp"))  # PostgreSQL's user must reach it
-    path.chmod(0o711)
-    yield path
-    shutil.rmtree(path, ignore_errors=True)
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def the_house() -> AsyncIterator[House]:
+    """Servers for all the runs: each finds them empty."""
+    async with house() as made:
+        yield made

@@ -1,0 +1,81 @@
+"""Workers that die, freeze, or are told to stop."""
+
+from tests.faults import seen
+from tests.faults.house import LEASE_SECONDS
+from tests.faults.nemesis import Nemesis
+from tests.faults.processes import SABOTAGED
+from tests.faults.sabotage import KILL_AFTER, KILL_AT, STEPS
+from tests.faults.stage import Stage
+
+VICTIMS = 4
+"""How many start at once: each takes a core for a second."""
+
+
+async def at_each_step(stage: Stage) -> None:
+    """Workers that kill themselves at a step of a job's road, each at another, while one lives."""
+    workers = stage.house.workers
+    steps = list(STEPS) * stage.scale
+    stage.chance.shuffle(steps)
+    for start in range(0, len(steps), VICTIMS):
+        victims = dict(enumerate(steps[start : start + VICTIMS], start=100))
+        for number, step in victims.items():
+            extra = {KILL_AT: step, KILL_AFTER: str(stage.chance.randint(1, 4))}
+            workers.start(number, extra, command=SABOTAGED, doomed=True)
+        for number, step in victims.items():
+            if await workers.ended(number, seconds=40):
+                stage.faults += 1
+            else:
+                workers.kill(number)
+                stage.complaints.append(("suite", f"nobody came to the step {step!r}"))
+            del workers.processes[number]
+
+
+async def kill(stage: Stage) -> None:
+    """kill -9 at random, and a start at once."""
+    for _ in range(3 * stage.scale):
+        await stage.pause(0.2, 1.0)
+        number = stage.chance.choice((0, 1))
+        stage.house.workers.kill(number)
+        stage.house.workers.start(number)
+        stage.faults += 1
+    await stage.house.workers.started()
+
+
+async def freeze(stage: Stage) -> None:
+    """A worker stands still past its leases, with transactions open, and goes on."""
+    workers = stage.house.workers
+    for _ in range(stage.scale):
+        await stage.pause(0.2, 0.5)
+        async with stage.rows_held():
+            await stage.pause(0.2, 0.3)
+            number = stage.chance.choice((0, 1))
+            workers.freeze(number)
+        try:
+            await stage.pause(LEASE_SECONDS + 0.5, LEASE_SECONDS + 1)
+        finally:
+            workers.thaw(number)
+        stage.faults += 1
+
+
+async def roll(stage: Stage) -> None:
+    """Told to stop and started again, one after the other: one is always up, and no try is counted."""
+    workers = stage.house.workers
+    for number in [0, 1] * (1 if stage.scale == 1 else 10):
+        await stage.pause(0, 0.3)
+        if (code := await workers.stop(number)) != 0:
+            stage.complaints.append(("I8", f"told to stop, a worker ended with {code}"))
+        await stage.restarted(number)
+        stage.faults += 1
+    gap_seconds = await stage.house.observe(seen.longest_gap_seconds)
+    if gap_seconds > workers.longest_start_seconds + 0.5:
+        stage.complaints.append(
+            ("P6", f"nothing was done for {gap_seconds:.1f} s; a start takes {workers.longest_start_seconds:.1f} s")
+        )
+
+
+CRASHES = [
+    Nemesis(1, "crash-at-each-step", at_each_step, "workers", kills=True),
+    Nemesis(2, "kill", kill, "workers", kills=True),
+    Nemesis(3, "zombie", freeze, "workers", kills=True),
+    Nemesis(4, "sigterm", roll, "workers", counts_no_try=True),
+]

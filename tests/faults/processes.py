@@ -1,0 +1,152 @@
+"""Workers as real processes: started, frozen, stopped and killed, and looked at from outside."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+WORKER = ("-m", "worker", "run")
+SABOTAGED = ("-m", "tests.faults.sabotage")
+
+MOST_MEMORY_KB = 400_000
+MOST_FILES = 200
+
+
+class Workers:
+    """Some workers, by number; each may be ended in any way and begun again.
+
+    Args:
+        folder: where their logs go.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.environment: Mapping[str, str] = {}
+        self.processes: dict[int, subprocess.Popen[bytes]] = {}
+        self.meant_to_end: set[int] = set()
+        """The pids of those that were ended, or were to end."""
+        self.odd: set[int] = set()
+        """The pids of those that are not as the others: no next run can use them."""
+        self.longest_start_seconds = 0.0
+        self._logs: dict[int, Path] = {}
+        self._began: dict[int, float] = {}
+        self._count = 0
+
+    def start(
+        self,
+        number: int,
+        extra: Mapping[str, str] | None = None,
+        *,
+        command: Sequence[str] = WORKER,
+        doomed: bool = False,
+    ) -> None:
+        """Start a worker, with more in its environment, or by another command; `doomed` when it will kill itself."""
+        self._count += 1
+        self._logs[number] = self.folder / f"worker-{self._count}.log"
+        environment = {**os.environ, **self.environment, **(extra or {})}
+        with self._logs[number].open("wb") as log:
+            process = subprocess.Popen([sys.executable, *command], env=environment, stdout=log, stderr=log)
+        self.processes[number] = process
+        if extra or command != WORKER:
+            self.odd.add(process.pid)
+        if doomed:
+            self.meant_to_end.add(process.pid)
+        self._began[number] = time.monotonic()
+
+    async def started(self, *numbers: int, seconds: float = 30.0) -> None:
+        """Wait until these workers are ready."""
+        deadline = time.monotonic() + seconds
+        for number in numbers or list(self.processes):
+            while b'"worker_started"' not in self._logs[number].read_bytes():
+                assert self.alive(number), f"worker {number} ended:\n{self.log(number)}"
+                assert time.monotonic() < deadline, f"worker {number} did not start within {seconds} s"
+                await asyncio.sleep(0.02)
+            if (began := self._began.pop(number, None)) is not None:
+                self.longest_start_seconds = max(self.longest_start_seconds, time.monotonic() - began)
+
+    async def said(self, what: str, *, seconds: float = 20.0) -> None:
+        """Wait until every worker has said something since its start."""
+        deadline = time.monotonic() + seconds
+        while any(what.encode() not in self._logs[number].read_bytes() for number in self.processes):
+            assert time.monotonic() < deadline, f"no worker said {what} within {seconds} s"
+            await asyncio.sleep(0.02)
+
+    def pid(self, number: int) -> int:
+        """The process id of a worker."""
+        return self.processes[number].pid
+
+    def alive(self, number: int) -> bool:
+        """Whether a worker's process is there."""
+        return self.processes[number].poll() is None
+
+    def log(self, number: int) -> str:
+        """The end of what a worker has said."""
+        return self._logs[number].read_text(errors="replace")[-4000:]
+
+    def freeze(self, number: int) -> None:
+        """Stop a worker where it stands."""
+        self.processes[number].send_signal(signal.SIGSTOP)
+
+    def thaw(self, number: int) -> None:
+        """Let a frozen worker go on."""
+        self.processes[number].send_signal(signal.SIGCONT)
+
+    def kill(self, number: int) -> None:
+        """End a worker as a power cut does."""
+        self.meant_to_end.add(self.pid(number))
+        self.processes[number].kill()
+        self.processes[number].wait()
+
+    async def stop(self, number: int, *, seconds: float = 40.0) -> int:
+        """End a worker as a deployment does; its exit code."""
+        self.meant_to_end.add(self.pid(number))
+        self.processes[number].send_signal(signal.SIGTERM)
+        return await asyncio.to_thread(self.processes[number].wait, seconds)
+
+    async def ended(self, number: int, *, seconds: float) -> bool:
+        """Wait for a worker that is to end by itself; whether it did in time."""
+        process = self.processes[number]
+        try:
+            await asyncio.to_thread(process.wait, seconds)
+        except subprocess.TimeoutExpired:
+            return False
+        return True
+
+    def end_all(self) -> None:
+        """Leave none behind."""
+        for number, process in self.processes.items():
+            if self.alive(number):
+                self.kill(number)
+            process.wait()
+        self.processes.clear()
+        self.meant_to_end.clear()
+        self.odd.clear()
+
+    @property
+    def usual(self) -> bool:
+        """Whether the workers are such that another run can use them."""
+        return not self.odd & {process.pid for process in self.processes.values()}
+
+    def wrong(self) -> list[str]:
+        """Workers that ended though nothing ended them, or that have grown too large."""
+        found = []
+        for number, process in self.processes.items():
+            if process.poll() is not None:
+                if process.pid not in self.meant_to_end:
+                    found.append(f"worker {number} ended with {process.returncode}: {self.log(number)[-500:]}")
+                continue
+            memory_kb, files = _memory_kb(process.pid), len(list(Path(f"/proc/{process.pid}/fd").iterdir()))
+            if memory_kb > MOST_MEMORY_KB or files > MOST_FILES:
+                found.append(f"worker {number} has {memory_kb} kB and {files} open files")
+        return found
+
+
+def _memory_kb(pid: int) -> int:
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmRSS:"):
+            return int(line.split()[1])
+    return 0

@@ -1,0 +1,158 @@
+"""Whether a run kept the invariants, and if not which, with the history around each violation."""
+
+import itertools
+import json
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from producers import CreatePost, CreateUser, DeletePost, DeleteUser, UpdatePost, UpdateUser
+from tests.faults import model
+from tests.faults.client import Asked
+from tests.faults.seen import Effect, Entry, Seen
+
+_SHOWN = 3
+
+
+@dataclass
+class Verdict:
+    """What is wrong, by invariant; empty when all is well."""
+
+    jobs: int = 0
+    wrong: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+    counts: Counter[str] = field(default_factory=Counter)
+    deaths: list[str] = field(default_factory=list)
+    """Jobs that were given up."""
+    around: list[str] = field(default_factory=list)
+    """The history of the jobs that something is wrong with."""
+
+    def add(self, invariant: str, *found: str) -> None:
+        """Something is wrong."""
+        if found:
+            self.wrong[invariant] += found
+            self.counts[invariant] += len(found)
+
+    def __str__(self) -> str:
+        lines = [f"{self.jobs} jobs; " + ("" if self.wrong else "nothing wrong")]
+        for name, found in sorted(self.wrong.items()):
+            lines += [f"{name}: {len(found)}", *(f"    {one}" for one in found[:_SHOWN])]
+        return "\n".join([*lines, *self.around])
+
+
+def judge(history: Sequence[Asked], final: Sequence[str | None], seen: Seen, *, fault_free: bool = False) -> Verdict:
+    """Compare what the client knows with what the database saw.
+
+    Args:
+        history: all enqueues.
+        final: what the result of each says at the end, in the same order.
+        seen: what the database says.
+        fault_free: nothing happened that may bring a job to a second worker while the first one has it.
+    """
+    verdict = Verdict(jobs=len(history))
+    replayed = {job_id for job_id, was, becomes in seen.changes if (was, becomes) == ("dead", "gone")}
+    for asked, result in zip(history, final, strict=True):
+        # A dead letter that was replayed has the outcome of its second life.
+        told = None if asked.job_id in replayed else asked.told
+        _one_outcome(verdict, asked, seen.ledger.get(asked.job_id), told, result)
+    verdict.deaths = [one.job_id for one in history if _dead(seen.ledger.get(one.job_id))]
+    _effects(verdict, history, seen)
+    _order(verdict, history, seen)
+    for job_id, times in Counter(job_id for job_id, _ in seen.entered).items():
+        if times > 1 + sum(change == (job_id, "dead", "gone") for change in seen.changes):
+            verdict.add("I2", f"entered {times} times: {job_id}")
+    verdict.add("I5", *(f"while another of its key was open: {job_id}" for job_id in seen.overlaps))
+    if seen.overlaps_seen > len(seen.overlaps):
+        verdict.add("I5", f"{seen.overlaps_seen} overlaps, some of them rolled back")
+    if fault_free and seen.twice_at_once:
+        verdict.add("I5", f"{seen.twice_at_once} jobs begun while they ran already")
+    verdict.add(
+        "I6", *(f"{job}: {was} became {now}" for job, was, now in seen.changes if (was, now) != ("dead", "gone"))
+    )
+    verdict.add("I9", *model.contradictions(history, seen))
+    names = {word.rstrip(":,") for found in verdict.wrong.values() for one in found[:_SHOWN] for word in one.split()}
+    verdict.around = [
+        f"  {asked}\n    ledger: {seen.ledger.get(asked.job_id)}" for asked in history if asked.job_id in names
+    ]
+    return verdict
+
+
+def _one_outcome(verdict: Verdict, asked: Asked, entry: Entry | None, told: str | None, result: str | None) -> None:
+    if asked.state == "failed" and (entry or result):
+        verdict.add("I1", f"was not accepted, and has an outcome: {asked.job_id}")
+    if asked.state == "ok" and (entry is None or result is None):
+        verdict.add("I1", f"no outcome: {asked.job_id} (ledger {entry and entry.outcome}, result {result})")
+    if told is not None and result is not None and told != result:
+        verdict.add("I6", f"{asked.job_id}: told {told}, now {result}")
+    if entry is not None and result is not None:
+        done, reply = json.loads(result)
+        if done != (entry.outcome == "done") or (done and reply != entry.reply):
+            verdict.add("I6", f"{asked.job_id}: the result says {result}, the ledger {entry.outcome} {entry.reply}")
+
+
+def _effects(verdict: Verdict, history: Sequence[Asked], seen: Seen) -> None:
+    """An effect is a job's by what the row says, which is that job's alone, or by the row that it deleted."""
+    made: dict[tuple[str, ...], list[Effect]] = defaultdict(list)
+    for effect in seen.effects:
+        what = str(effect.row_id) if effect.op == "DELETE" else effect.said
+        made[effect.op, effect.tbl, what].append(effect)
+    entered = set(seen.entered)
+    for asked in history:
+        entry = seen.ledger.get(asked.job_id)
+        effects = made.pop(_effect_of(asked), []) if _has_one(asked, entry) else []
+        expected = 1 if entry is not None and entry.outcome == "done" and _has_one(asked, entry) else 0
+        if len(effects) != expected:
+            verdict.add("I2", f"{len(effects)} effects, must be {expected}: {asked.job_id}")
+        verdict.add(
+            "I3",
+            *(f"without its ledger row: {asked.job_id}" for one in effects if (asked.job_id, one.xid) not in entered),
+        )
+    # A post that goes with its user is the effect of that user's deletion.
+    users_gone = {
+        (effect.xid, effect.row_id) for effect in seen.effects if (effect.op, effect.tbl) == ("DELETE", "users")
+    }
+    for effect in (effect for effects in made.values() for effect in effects):
+        if (effect.op, effect.tbl) != ("DELETE", "posts") or (effect.xid, effect.author_id) not in users_gone:
+            verdict.add("I3", f"of no job: {effect}")
+
+
+def _effect_of(asked: Asked) -> tuple[str, str, str]:
+    match asked.message:
+        case CreateUser():
+            return "INSERT", "users", asked.mark
+        case CreatePost():
+            return "INSERT", "posts", asked.mark
+        case UpdateUser():
+            return "UPDATE", "users", asked.mark
+        case UpdatePost():
+            return "UPDATE", "posts", asked.mark
+        case DeleteUser(user_id=row_id):
+            return "DELETE", "users", str(row_id)
+        case DeletePost(post_id=row_id):
+            return "DELETE", "posts", str(row_id)
+        case _:
+            raise AssertionError(asked)
+
+
+def _has_one(asked: Asked, entry: Entry | None) -> bool:
+    """Whether it is about rows at all: to delete what is not there is done without an effect."""
+    if not isinstance(asked.message, DeleteUser | DeletePost):
+        return True
+    return entry is not None and entry.outcome == "done" and bool(entry.reply["deleted"])
+
+
+def _order(verdict: Verdict, history: Sequence[Asked], seen: Seen) -> None:
+    keys: dict[str, list[tuple[int, Asked]]] = defaultdict(list)
+    replayed = {job_id for job_id, _, becomes in seen.changes if becomes == "gone"}
+    for asked in history:
+        entry = seen.ledger.get(asked.job_id)
+        # When one was accepted whose enqueue was not answered at first, nobody knows.
+        if asked.key and asked.state == "ok" and asked.placed and entry and entry.seq and asked.job_id not in replayed:
+            keys[asked.key].append((entry.seq, asked))
+    for key, jobs in keys.items():
+        for (before, first), (after, asked) in itertools.pairwise(jobs):
+            if after < before:
+                verdict.add("I4", f"{key}: {asked.job_id} came before {first.job_id}, which was accepted before it")
+
+
+def _dead(entry: Entry | None) -> bool:
+    return entry is not None and entry.outcome == "dead"
