@@ -5,6 +5,8 @@
 --
 -- The hash at `key` holds what both showed when it was last noted: `raw` is Redis's own.
 
+local HUNDRED_YEARS_US = 100 * 365 * 24 * 60 * 60 * 1000000
+
 local raw_us
 do
   local time = redis.call('TIME')
@@ -15,7 +17,9 @@ local function now_us(key)
   local noted = redis.pcall('HMGET', key, 'raw', 'now')
   local raw, now = tonumber(noted[1] or ''), tonumber(noted[2] or '') -- neither, for a key of another type
   if not raw or not now or raw_us >= now then return raw_us end
-  return now + math.floor(0.9 * math.max(0, raw_us - raw))
+  now = now + math.floor(0.9 * math.max(0, raw_us - raw))
+  -- What is further ahead than any clock, or no number at all, somebody else has written.
+  return now < raw_us + HUNDRED_YEARS_US and now or raw_us
 end
 
 -- Lua by itself prints 14 digits of a number, which would round microseconds away.

@@ -412,6 +412,41 @@ async def test_a_clock_that_steps_back_holds_up_nothing(redis: Redis) -> None:
     assert ids(await claim(queue)) == ["c@k"]
 
 
+@pytest.mark.parametrize("now", ["nan", "inf", "1e300", "-inf", "noon"])
+async def test_a_clock_that_somebody_has_spoilt_is_not_believed(queue: Queue, redis: Redis, now: str) -> None:
+    await do(redis, "HSET", keys.clock(NAME), "raw", 1, "now", now)
+
+    await enqueue(redis, "a@k", "b@k")
+
+    jobs = await claim(queue)
+    assert ids(jobs) == ["a@k"]
+    assert await complete(queue, jobs[0])
+    assert ids(await claim(queue)) == ["b@k"]
+
+
+async def test_a_foreign_list_of_the_parked_holds_up_no_other_key(queue: Queue, redis: Redis) -> None:
+    await enqueue(redis, "a@k", "b@l", "c@l")
+    jobs = await claim(queue)
+    assert ids(jobs) == ["a@k", "b@l"]
+    await do(redis, "SET", f"{NAME}:parked:k", "x")
+
+    assert await queue.complete([completion(job) for job in jobs]) == [True, True]
+
+    assert ids(await claim(queue)) == ["c@l"]
+
+
+@pytest.mark.parametrize("key", [keys.dead(NAME), f"{NAME}:dead-letters"])
+async def test_a_foreign_key_where_the_dead_are_kept_is_put_aside(queue: Queue, redis: Redis, key: str) -> None:
+    await do(redis, "SET", key, "x")
+    await enqueue(redis, "a")
+    (job,) = await claim(queue)
+
+    assert await queue.bury([burial(job)]) == [True]
+
+    assert await do(redis, "GET", f"{key}:foreign") == b"x"
+    assert await redis.zrange(keys.dead(NAME), 0, -1) == [b"a"]
+
+
 @contextmanager
 def broken(queue: Queue, error: Exception) -> Iterator[None]:
     """Calls raise this, and nothing reaches Redis."""

@@ -133,7 +133,8 @@ class Execution:
 
     def _conclude(self, job: Job, attempt: Attempt) -> Settlement:
         ended_ms = time.time() * 1000
-        wait_ms = max(0.0, job.started_ms - float(job.claimed.lease.score))
+        # A score may be anything that somebody has written, below all times as well.
+        wait_ms = max(0.0, job.started_ms - max(0.0, float(job.claimed.lease.score)))
         self._journal.attempt(job.claim, attempt, wait_ms=wait_ms, run_ms=ended_ms - job.started_ms)
         return self._settlement(job, attempt, round(ended_ms))
 

@@ -121,7 +121,8 @@ async def _queue(redis: Redis, queue: str) -> tuple[Server, Jobs, list[WorkerSee
     await _forget(redis, queue, workers)
     held = sum(worker.beat.held or 0 for worker in workers if not worker.missing)
     in_flight = max(0, min(held, later))
-    oldest_ms = now_ms - first[0][1] if due and first else None
+    # A score may be anything that somebody has written, below all times as well.
+    oldest_ms = now_ms - max(0.0, first[0][1]) if due and first else None
     jobs = Jobs(due, later - in_flight, in_flight, parked, dead, None if oldest_ms is None else oldest_ms / 1000)
     return Server(version=_version(about)), jobs, [worker for worker in workers if not _forgotten(worker)]
 

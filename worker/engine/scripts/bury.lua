@@ -12,8 +12,15 @@
 
 local dead, letters = queue .. ':dead', queue .. ':dead-letters'
 local now = now_ms()
-redis.call('ZCARD', dead)   -- both fail here, before the first write,
-redis.call('HLEN', letters) -- should the keys be of another type
+
+-- A key of another type is a stranger's: it is put aside whole, for it would hold up all that has to be settled.
+local function make_way(key, kind)
+  local found = redis.call('TYPE', key)
+  found = type(found) == 'table' and found.ok or found
+  if found ~= kind and found ~= 'none' then redis.call('RENAME', key, key .. ':foreign') end
+end
+make_way(dead, 'zset')
+make_way(letters, 'hash')
 
 local answers, left = {}, {}
 for i = 2, #ARGV, 5 do
