@@ -34,6 +34,8 @@ class Claim:
     at_least: bool = True
     others: str = ""
     """What the others are called, when they are many."""
+    always: bool = False
+    """In every round, and not only in the median: for what must never happen."""
 
     @property
     def text(self) -> str:
@@ -41,7 +43,8 @@ class Claim:
         figure = FIGURES[self.figure]
         sign = "≥" if self.at_least else "≤"
         if not self.over:
-            return f"{figure.title}: {self.system} {sign} {self.bound:,g} {figure.unit}"
+            always = ", in every round" if self.always else ""
+            return f"{figure.title}: {self.system} {sign} {self.bound:,g} {figure.unit}{always}"
         return f"{figure.title}: {self.system} {sign} {self.bound:g} × {self.others or ' or '.join(self.over)}"
 
 
@@ -106,6 +109,12 @@ CLAIMS: Sequence[Claim] = (
     Claim("memory", _OURS, 200, at_least=False),
     Claim("idle_cpu", _OURS, 1, at_least=False),
     Claim("transaction", TRANSACTION_OURS, 1.3, (TRANSACTION_USUAL,)),
+    *(
+        Claim(figure, system, bound, at_least=False, always=True)
+        for system in (_SESSION, _BATCH)
+        # The lease and two seconds: what the dead worker held. The rest of the load is done before that.
+        for figure, bound in (("kill_lost", 0), ("kill_doubled", 0), ("kill_recovery", 12))
+    ),
 )
 
 
@@ -115,7 +124,8 @@ def judge(claim: Claim, results: Results) -> Verdict:
     if own is None:
         return Verdict(claim, kept=False if claim.system in results.remarks.get(claim.figure, {}) else None, value=None)
     if not claim.over:
-        return Verdict(claim, kept=_within(own.median, claim), value=own.median)
+        value = own.median if not claim.always else own.low if claim.at_least else own.high
+        return Verdict(claim, kept=_within(value, claim), value=value)
     rival = results.best(claim.figure, claim.over)
     ratio = None if rival is None else results.ratio(claim.figure, claim.system, rival)
     if ratio is None:

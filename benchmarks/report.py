@@ -2,8 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 
+from benchmarks import kills
 from benchmarks.claims import Verdict
-from benchmarks.results import FIGURES, Results
+from benchmarks.results import FIGURES, Results, Spread
 
 _NOTES: Mapping[str, str] = {
     "create_user": """\
@@ -34,6 +35,27 @@ all) that the row is committed. The others have their best handlers, and no ledg
 }
 
 
+_KILLS = """\
+3,000 create_user (`--quick`: 800) from a full queue, in one worker process, 16 at once. It is killed with SIGKILL five
+times in the middle of the load, at the same shares of it for all, and started again at once. After the last kill 100 s
+are given. *Lost or late* is what is not done by then, *done twice* what has had its effect twice, and *recovery* the
+time from the last kill until the last job was done, the rest of the load and the worker's start included. `users` has
+no unique columns here, for any system, so that a second effect shows. The handlers are the best ones.
+
+Where a system can be told after how long a dead worker's jobs shall run again, it was told 10 s, as long as our lease:
+
+- stock arq: its defaults, where a dead worker's jobs stay locked for 310 s. They are not lost for good, and what is
+  done twice comes after that. Its lock follows the longest time that a job may take: in the second row, with a
+  `job_timeout` of 10 s, it is 20 s.
+- SAQ: `retries=5` and `timeout=10` for each job, and a sweep every 10 s. (By default a job is tried once, and what a
+  dead worker held is given up.) Its sweep takes about 5 s for each job, one after the other.
+- taskiq: the stream broker, which acknowledges what is done, with an `idle_timeout` and an
+  `unacknowledged_lock_timeout` of 10 s. It reads 100 jobs at a time, and looks for what
+  a dead worker had read only after it has received new jobs: what is left at the end of a load waits for the next one.
+- streaq: an `idle_timeout` of 10 s (by default 60 s).
+- ours: its defaults, which have a lease of 10 s."""
+
+
 _HEAD = """\
 Written by `make bench`, not by hand. Medians of the rounds, with the lowest and the highest of them. The systems take
 turns, so that whatever else the machine does meets all; ratios are medians of the ratios within a round. How it is
@@ -49,7 +71,8 @@ def render(results: Results, verdicts: Sequence[Verdict], machine: Mapping[str, 
         _table(["", "measured with"], [[name, value] for name, value in machine.items()]),
         "## What is promised",
         _table(["promise", "found", ""], [[v.claim.text, v.found, v.word] for v in verdicts]),
-        *(part for figure in results.figures for part in _section(results, figure)),
+        *(part for figure in results.figures if figure not in kills.FIGURES for part in _section(results, figure)),
+        *_kills(results),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -70,6 +93,35 @@ def _section(results: Results, key: str) -> list[str]:
         values = [figure.show(value) for value in (spread.median, spread.low, spread.high)]
         rows.append([system, *values, f"{ratio.median:.2f}" if ratio else "", remark])
     return [f"## {figure.title[0].upper()}{figure.title[1:]}", _NOTES[key], _table(header, rows, numbers=range(1, 5))]
+
+
+def _kills(results: Results) -> list[str]:
+    """One table for the three figures of the kills; nothing when they were not measured."""
+    systems = dict.fromkeys(system for figure in kills.FIGURES for system in results.systems(figure))
+    if not systems:
+        return []
+    rows = []
+    for system in systems:
+        cells = [_span(figure, results.spread(figure, system)) for figure in kills.FIGURES]
+        rows.append([system, *cells, results.remarks.get(kills.LOST, {}).get(system, "")])
+    table = _table(["", "lost or late", "done twice", "recovery", "remarks"], rows, numbers=range(1, 4))
+    return ["## What a kill costs", _KILLS, table]
+
+
+def _span(key: str, spread: Spread | None) -> str:
+    """A median, and between what the rounds were when they differ."""
+    if spread is None:
+        return "–"
+    low, median, high = (_cost(key, value) for value in (spread.low, spread.median, spread.high))
+    return median if low == high else f"{median} ({low} to {high})"
+
+
+def _cost(key: str, value: float) -> str:
+    figure = FIGURES[key]
+    if key != kills.RECOVERY:
+        return figure.show(value)
+    limit = kills.PATIENCE_SECONDS
+    return f"not within {limit:g} s" if value >= limit else f"{figure.show(value)} {figure.unit}"
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]], numbers: range = range(0)) -> str:

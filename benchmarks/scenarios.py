@@ -9,20 +9,10 @@ from pathlib import Path
 
 import uvloop
 
-from benchmarks import claims, pgbench, transaction
+from benchmarks import claims, kills, pgbench, transaction
 from benchmarks.measure import Bench, Rate
 from benchmarks.results import Sample
-from benchmarks.systems import (
-    BEST,
-    NAMES,
-    OURS,
-    OURS_BATCH,
-    OURS_NOOP,
-    OURS_SESSION,
-    PEERS,
-    USUAL,
-    System,
-)
+from benchmarks.systems import BEST, NAMES, OURS, OURS_BATCH, OURS_NOOP, OURS_SESSION, PEERS, USUAL, System
 
 # Jobs a second on two small cores: how many jobs the first round takes. The next ones go by what it came to.
 _GUESSES = {"create_user": 500, "mixed": 500, "noop": 1500}
@@ -65,6 +55,7 @@ class Scenarios:
             "processes": lambda: [self._processes(number) for number in claims.PROCESSES],
             "idle": lambda: [Step(("idle_cpu",), OURS.label, self._idle)],
             "transaction": lambda: [Step(("transaction",), claims.TRANSACTION_OURS, self._transaction)],
+            "kills": lambda: [self._kills(system) for system in kills.SYSTEMS],
         }
 
     @property
@@ -168,6 +159,10 @@ class Scenarios:
             worker.check()
             used = _cpu_seconds(worker.process.pid) - before
             yield Sample("idle_cpu", OURS.label, 100 * used / (time.monotonic() - started))
+
+    def _kills(self, system: System) -> Step:
+        killing = kills.Killing(self.bench, system, 800 if self.quick else 3_000)
+        return Step(kills.FIGURES, system.label, killing.samples)
 
     def _pgbench(self) -> Iterable[Sample]:
         with self.bench.servers.fresh() as database:

@@ -150,6 +150,11 @@ class Worker:
             last = _last_line(self.log.read_text(errors="replace"))
             raise NotMeasured(f"the worker ended with code {self.process.returncode}: {last}")
 
+    def kill(self) -> None:
+        """SIGKILL, to it and to all that it has started; returns when it is gone."""
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
 
 def _stop(process: "subprocess.Popen[bytes]") -> None:
     process.terminate()

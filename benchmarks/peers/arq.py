@@ -14,7 +14,7 @@ from arq import create_pool
 from arq.connections import ArqRedis, RedisSettings
 from arq.worker import func, run_worker
 
-from benchmarks.peers.common import System, concurrency, main
+from benchmarks.peers.common import System, concurrency, lease_seconds, main
 from benchmarks.peers.handlers import Task, tasks
 from benchmarks.peers.plan import Job
 
@@ -35,6 +35,9 @@ class Arq(System):
             "max_jobs": concurrency(),
             "poll_delay": 0.01,
         }
+        if lease := lease_seconds():
+            # What a dead worker held is locked for this time and ten seconds more; by default for 310 s.
+            settings["job_timeout"] = lease
         run_worker(type("WorkerSettings", (), settings))
 
     async def open(self) -> None:

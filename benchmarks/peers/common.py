@@ -6,7 +6,8 @@
     python -m benchmarks.peers.NAME latency N               enqueues to an idle worker; prints {"ms": […]}
     python -m benchmarks.peers.NAME prepare                 makes what the system needs in a fresh database
 
-Settings come from the environment: DATABASE_URL, REDIS_URL, CONCURRENCY, HANDLERS, COUNTERS.
+Settings come from the environment: DATABASE_URL, REDIS_URL, CONCURRENCY, HANDLERS, COUNTERS, and LEASE_SECONDS for the
+measurements in which workers are killed.
 """
 
 import asyncio
@@ -82,6 +83,15 @@ def main(system: System) -> None:
 def concurrency() -> int:
     """How many jobs a worker may run at once."""
     return int(os.environ.get("CONCURRENCY", "16"))
+
+
+def lease_seconds() -> int | None:
+    """After how long a dead worker's jobs shall run again, as far as the system can be told so.
+
+    None where no worker is killed: then a system may be as quick as it can, and lose what a dead worker held.
+    """
+    given = os.environ.get("LEASE_SECONDS")
+    return int(given) if given else None
 
 
 @cache

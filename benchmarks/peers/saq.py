@@ -1,4 +1,8 @@
-"""SAQ on Redis: its own command, on uvloop and with hiredis."""
+"""SAQ on Redis: its own command, on uvloop and with hiredis.
+
+Where workers are killed, a job may be tried as often as ours (by default once: what a dead worker held is then given
+up), and a job over its time is looked for as often as that may happen (by default once a minute).
+"""
 
 import asyncio
 import os
@@ -8,7 +12,7 @@ import uvloop
 from saq import Queue  # type: ignore[import-not-found]  # in the environment of its own
 from saq.worker import start  # type: ignore[import-not-found]
 
-from benchmarks.peers.common import System, concurrency, main
+from benchmarks.peers.common import System, concurrency, lease_seconds, main
 from benchmarks.peers.handlers import Task, tasks
 from benchmarks.peers.plan import Job
 
@@ -30,7 +34,7 @@ class Saq(System):
 
     async def enqueue(self, job: Job) -> None:
         name, fields = job
-        await QUEUE.enqueue(name, **fields)
+        await QUEUE.enqueue(name, **_RETRIES, **fields)
 
     async def enqueue_many(self, many: list[Job]) -> None:
         # There is no bulk call.
@@ -45,11 +49,14 @@ def _with_context(name: str, task: Task) -> tuple[str, Any]:
     return name, run
 
 
+_LEASE = lease_seconds()
+_RETRIES = {"retries": 5, "timeout": _LEASE} if _LEASE else {}
 QUEUE = Queue.from_url(os.environ["REDIS_URL"], max_concurrent_ops=64)
 SETTINGS = {
     "queue": QUEUE,
     "functions": [_with_context(name, task) for name, task in tasks().items()],
     "concurrency": concurrency(),
+    "timers": {"sweep": _LEASE} if _LEASE else None,
 }
 
 

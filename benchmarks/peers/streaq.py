@@ -1,11 +1,14 @@
-"""streaq: its own worker on uvloop, quiet, and its bulk enqueue, which is a pipeline."""
+"""streaq: its own worker on uvloop, quiet, and its bulk enqueue, which is a pipeline.
+
+A dead worker's jobs run again after the idle timeout, which is a minute unless it is given.
+"""
 
 import os
 from contextlib import AsyncExitStack
 
 from streaq import Worker  # type: ignore[import-not-found]  # in the environment of its own
 
-from benchmarks.peers.common import System, concurrency, main
+from benchmarks.peers.common import System, concurrency, lease_seconds, main
 from benchmarks.peers.handlers import tasks
 from benchmarks.peers.plan import Job
 
@@ -15,6 +18,7 @@ WORKER = Worker(
     redis_url=os.environ["REDIS_URL"],
     concurrency=concurrency(),
     anyio_kwargs={"use_uvloop": True},
+    idle_timeout=lease_seconds() or 60,
 )
 _TASKS = {name: WORKER.task(task, name=name, silent=True) for name, task in tasks().items()}
 

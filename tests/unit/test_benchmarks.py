@@ -6,12 +6,13 @@ from dataclasses import replace
 
 import pytest
 
-from benchmarks import chart, report
+from benchmarks import chart, kills, report
 from benchmarks.claims import CLAIMS, Claim, judge, verdicts
 from benchmarks.environments import PINS, requirements
 from benchmarks.measure import difference
 from benchmarks.peers import best, plan
 from benchmarks.results import FIGURES, Results, Sample, Spread
+from worker.settings import Settings
 
 NOOP_BOUND = Claim("noop", "ours", 8000)
 NOOP_RATIO = Claim("noop", "ours", 3, ("taskiq", "SAQ"))
@@ -70,6 +71,13 @@ class TestClaims:
     def test_without_a_rival_nothing_is_judged(self) -> None:
         assert judge(NOOP_RATIO, results(ours=[1])).kept is None
 
+    def test_what_must_never_happen_is_judged_by_the_worst_round(self) -> None:
+        claim = Claim("kill_lost", "ours", 0, at_least=False, always=True)
+
+        assert judge(claim, results("kill_lost", ours=[0, 0, 0])).kept
+        assert not judge(claim, results("kill_lost", ours=[0, 1, 0])).kept
+        assert claim.text.endswith("ours ≤ 0 jobs, in every round")
+
     def test_a_system_of_ours_that_failed_has_not_kept_it(self) -> None:
         measured = Results()
         measured.remark("noop", "ours", "the worker ended")
@@ -87,6 +95,49 @@ class TestClaims:
         rivals = {claim.system: claim.over for claim in CLAIMS if claim.figure == "processes"}
 
         assert rivals["8 processes"] == ("1 process", "2 processes", "4 processes")
+
+
+class TestKills:
+    def test_come_in_the_middle_of_the_load(self) -> None:
+        shares = [share for share, _ in kills.MOMENTS]
+
+        assert len(shares) == 5
+        assert shares == sorted(shares)
+        assert 0 < shares[0] < shares[-1] < 0.9
+
+    def test_recovery_is_until_the_last_job_was_done(self) -> None:
+        watch = kills.Watch(10)
+        watch.see(1, done=9, doubled=0, rows=9)
+        watch.see(8, done=10, doubled=0, rows=10)
+        watch.see(9, done=10, doubled=1, rows=11)
+
+        assert [sample.value for sample in watch.samples("ours", "")] == [0, 1, 8]
+
+    def test_what_is_done_twice_afterwards_is_waited_for(self) -> None:
+        # Given a load that is done after eight seconds
+        watch = kills.Watch(10)
+        watch.see(8, done=10, doubled=0, rows=10)
+
+        # When another row comes before the quiet is long enough
+        assert watch.see(8 + kills.QUIET_SECONDS - 1, done=10, doubled=1, rows=11)
+
+        # Then it is waited for as long again, and no longer
+        assert watch.see(8 + 2 * kills.QUIET_SECONDS - 2, done=10, doubled=1, rows=11)
+        assert not watch.see(8 + 2 * kills.QUIET_SECONDS - 1, done=10, doubled=1, rows=11)
+
+    def test_what_is_not_there_in_the_end_is_lost(self) -> None:
+        watch = kills.Watch(10)
+
+        # However quiet it is: the whole time is given
+        assert watch.see(kills.PATIENCE_SECONDS - 1, done=7, doubled=0, rows=7)
+        assert not watch.see(kills.PATIENCE_SECONDS, done=7, doubled=0, rows=7)
+        assert [sample.value for sample in watch.samples("arq", "")] == [3, 0, kills.PATIENCE_SECONDS]
+
+    def test_every_other_system_is_told_our_lease_except_where_its_defaults_are_measured(self) -> None:
+        told = {system.label: system.settings.get("LEASE_SECONDS") for system in kills.SYSTEMS if system.peer}
+
+        assert told.pop("stock arq") is None
+        assert {float(str(seconds)) for seconds in told.values()} == {Settings.model_fields["lease_seconds"].default}
 
 
 class TestPlan:
@@ -160,7 +211,26 @@ class TestReport:
 
         text = report.render(measured, [], {})
 
-        assert text.count("\n## ") == len(FIGURES) + 1
+        assert text.count("\n## ") == len(FIGURES) - len(kills.FIGURES) + 2
+
+    def test_says_what_a_kill_costs_in_one_table(self) -> None:
+        # Given one that got over it, one that did not, and one that could not be measured
+        measured = Results()
+        costs = [("ours", 0, 9.5), ("ours", 1, 10.5), ("arq", 0, kills.PATIENCE_SECONDS)]
+        for system, number, recovery in costs:
+            for figure, value in zip(kills.FIGURES, (number, 1, recovery), strict=True):
+                measured.add(number, Sample(figure, system, value))
+        measured.remark(kills.LOST, "SAQ", "not installable")
+
+        text = report.render(measured, [], {})
+
+        assert "| ours | 0 (0 to 1) | 1 | 10.0 s (9.5 s to 10.5 s) |  |" in text
+        assert "| arq | 0 | 1 | not within 100 s |  |" in text
+        assert "| SAQ | – | – | – | not installable |" in text
+        assert text.count("\n## ") == 2
+
+    def test_says_nothing_of_kills_that_were_not_measured(self) -> None:
+        assert "kill" not in report.render(results(ours=[1]), [], {})
 
     def test_the_chart_is_a_picture(self) -> None:
         measured = results(ours=[10, 20, 30], taskiq=[5])
