@@ -1,6 +1,5 @@
 """One ordering key with very many jobs: it costs the others little, loses nothing, and keeps its order."""
 
-import statistics
 import time
 
 import pytest
@@ -52,4 +51,5 @@ async def test_a_hot_key_leaves_the_others_their_speed(the_house: House, seed: i
     verdict = await judged(stage)
     assert not verdict.wrong, str(verdict)
     await stage.end()
-    assert statistics.median(beside) >= LEAST_SHARE * statistics.median(without), f"{without} without, {beside} beside"
+    # The best of each: whatever else the machine does can only slow a round down.
+    assert max(beside) >= LEAST_SHARE * max(without), f"{without} without, {beside} beside"

@@ -428,10 +428,8 @@ async def test_a_commit_whose_answer_is_lost_is_found_when_the_jobs_come_again(d
 
 async def test_a_batch_that_is_cancelled_before_its_commit_leaves_no_trace(desk: Desk) -> None:
     at_work = asyncio.Event()
-    kept: list[AsyncSession] = []
 
     async def slow(session: AsyncSession, messages: Sequence[CreateUser]) -> Sequence[Any]:
-        kept.append(session)  # else it would be given back by being forgotten
         await create_users(session, messages)
         at_work.set()
         return await _wait(session, messages)
