@@ -583,7 +583,7 @@ async def _is_gone(worker: EngineWorker) -> bool:
 async def test_results_letters_news_and_logs_are_those_of_single_jobs(stage: Stage, logged: Logged) -> None:
     await run_all(stage.desk.sql, POISON)
     await stage.desk.sql("INSERT INTO users (email, username, hashed_password) VALUES ('x', 'user05', 'h')")
-    settings = stage.settings.model_copy(update={"max_tries": 1})
+    settings = stage.settings.model_copy(update={"max_tries": 2})
     job_ids = [job.job_id for job in stage.jobs]
     told: set[str] = set()
 
@@ -603,8 +603,9 @@ async def test_results_letters_news_and_logs_are_those_of_single_jobs(stage: Sta
     assert said[3]["r"]["code"] == "failed"
     assert said[5]["r"] == {"code": "conflict", "detail": "username is already taken"}
     assert said[0]["r"]["username"] == "user00"
-    assert all(result["t"] == 1 and result["et"] <= result["st"] <= result["ft"] for result in said)
+    assert [result["t"] for result in said] == [2 if place == 3 else 1 for place in range(8)]
+    assert all(result["et"] <= result["st"] <= result["ft"] for result in said)
     letters = await stage.redis.zrange(keys.dead(keys.DEFAULT_QUEUE), 0, -1)
     assert letters == [job_ids[3].encode()]
-    assert sorted(line["job_id"] for line in about) == sorted(job_ids)
-    assert sorted(line["event"] for line in about) == ["job_dead", *["job_done"] * 6, "job_rejected"]
+    assert sorted(line["job_id"] for line in about) == sorted([*job_ids, job_ids[3]])
+    assert sorted(line["event"] for line in about) == ["job_dead", *["job_done"] * 6, "job_rejected", "job_retried"]

@@ -72,7 +72,13 @@ def effects() -> Scripted:
 
 
 def worker_of(
-    url: str, effects: Scripted, *, burst: bool = False, concurrency: int = 4, **options: Any
+    url: str,
+    effects: Scripted,
+    *,
+    burst: bool = False,
+    concurrency: int = 4,
+    batched: Callable[[dict[Any, Any]], None] = lambda _ctx: None,
+    **options: Any,
 ) -> EngineWorker:
     async def database_ready(_ctx: dict[Any, Any]) -> None:
         return
@@ -82,7 +88,8 @@ def worker_of(
         "result_ttl_seconds": 60, "max_payload_bytes": 10_000,
     } | options  # fmt: skip
     return EngineWorker(
-        effects=lambda _ctx: effects, ticks=lambda _ctx: {}, database_ready=database_ready, options=Options(**values),
+        effects=lambda _ctx: effects, batched=batched, ticks=lambda _ctx: {}, database_ready=database_ready,
+        options=Options(**values),
         functions=functions(REGISTRY.values(), 30), redis_pool=connect(url, queue=NAME), queue_name=NAME, burst=burst,
         handle_signals=False,
     )  # fmt: skip
@@ -373,6 +380,18 @@ async def test_a_fault_of_the_engine_ends_neither_the_worker_nor_the_job_for_eve
     assert (await result(redis, "b@k"))["r"]["code"] == "failed"
     assert "secret" not in (await result(redis, "b@k"))["r"]["detail"]
     assert (await result(redis, "c@k"))["s"] is True
+
+
+async def test_jobs_with_one_try_alone_share_no_session(redis: Redis, redis_url: str, effects: Scripted) -> None:
+    # One that takes the worker down would take the others of its batch along, for good.
+    def no_batches(_ctx: dict[Any, Any]) -> None:
+        pytest.fail("nothing may share a session")
+
+    await enqueue(redis, ("a", "fine"), ("b", "fine"))
+
+    await burst(worker_of(redis_url, effects, burst=True, batched=no_batches, batch_size=8, max_tries=1))
+
+    assert effects.tries == {"a": [1], "b": [1]}
 
 
 @pytest.mark.parametrize("jobs", [[("1@k", "fine"), ("2@k", "fine")], [("again", "fail_once")]])

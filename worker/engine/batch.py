@@ -116,7 +116,8 @@ class Batches:
         try:
             attempts = await self._attempt(handler, members)
         except Delivered as found:
-            parts = [*_singly(found.members), [member for member in members if member not in found.members]]
+            known = set(map(id, found.members))
+            parts = [*_singly(found.members), [member for member in members if id(member) not in known]]
         except TimeoutError:
             parts = _singly(members)  # whose fault it was only each alone can show, in its own time
         except Exception as error:  # noqa: BLE001  # every exception is told apart by the table

@@ -123,9 +123,11 @@ class EngineWorker(Worker):
         """Run until told to stop, or in a burst until the queue is empty; then let what runs come to its end."""
         if not await unless(self._claimer.stopping, self._start()):
             return
+        # A job with one try alone has no second one by itself: it must take no others down with it.
+        shares = self._options.batch_size > 1 and self._options.max_tries > 1
         self._execution = Execution(
             self._make_effects(self.ctx),
-            self._make_batched(self.ctx) if self._options.batch_size > 1 else None,
+            self._make_batched(self.ctx) if shares else None,
             self._make_ticks(self.ctx),
             queue=self.queue_name,
             worker=self.name,
