@@ -14,7 +14,7 @@ from typing import NoReturn
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from benchmarks import chart, claims, machine, report, show
+from benchmarks import chart, claims, machine, report, show, summary
 from benchmarks.environments import ROOT
 from benchmarks.measure import Bench
 from benchmarks.results import FIGURES, Results
@@ -62,6 +62,8 @@ def main(arguments: Sequence[str]) -> int:
     if options.write:
         (ROOT / "docs" / "benchmarks.md").write_text(report.render(results, verdicts, facts))
         (ROOT / "docs" / "benchmarks.svg").write_text(chart.render(results))
+        readme = ROOT / "README.md"
+        readme.write_text(summary.into(readme.read_text(), results))
     return 1 if any(verdict.kept is False for verdict in verdicts) else 0
 
 
@@ -103,7 +105,11 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("--rounds", type=int, help=f"how often the systems take turns; default: {_ROUNDS}")
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
-    parser.add_argument("--write", action="store_true", help="write docs/benchmarks.md and .svg; takes all scenarios")
+    parser.add_argument(
+        "--write",
+        action="store_true",
+        help="write docs/benchmarks.* and the README's table",
+    )
     options = parser.parse_args(arguments)
     if unknown := set(options.scenarios) - set(_NAMES):
         parser.error(f"there is no scenario {', '.join(sorted(unknown))}: there are {', '.join(_NAMES)}")

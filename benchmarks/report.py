@@ -68,9 +68,9 @@ def render(results: Results, verdicts: Sequence[Verdict], machine: Mapping[str, 
         "# Benchmarks",
         _HEAD,
         "![Jobs a second](benchmarks.svg)",
-        _table(["", "measured with"], [[name, value] for name, value in machine.items()]),
+        table(["", "measured with"], [[name, value] for name, value in machine.items()]),
         "## What is promised",
-        _table(["promise", "found", ""], [[v.claim.text, v.found, v.word] for v in verdicts]),
+        table(["promise", "found", ""], [[v.claim.text, v.found, v.word] for v in verdicts]),
         *(part for figure in results.figures if figure not in kills.FIGURES for part in _section(results, figure)),
         *_kills(results),
     ]
@@ -92,7 +92,7 @@ def _section(results: Results, key: str) -> list[str]:
             continue
         values = [figure.show(value) for value in (spread.median, spread.low, spread.high)]
         rows.append([system, *values, f"{ratio.median:.2f}" if ratio else "", remark])
-    return [f"## {figure.title[0].upper()}{figure.title[1:]}", _NOTES[key], _table(header, rows, numbers=range(1, 5))]
+    return [f"## {figure.title[0].upper()}{figure.title[1:]}", _NOTES[key], table(header, rows, numbers=range(1, 5))]
 
 
 def _kills(results: Results) -> list[str]:
@@ -104,8 +104,8 @@ def _kills(results: Results) -> list[str]:
     for system in systems:
         cells = [_span(figure, results.spread(figure, system)) for figure in kills.FIGURES]
         rows.append([system, *cells, results.remarks.get(kills.LOST, {}).get(system, "")])
-    table = _table(["", "lost or late", "done twice", "recovery", "remarks"], rows, numbers=range(1, 4))
-    return ["## What a kill costs", _KILLS, table]
+    header = ["", "lost or late", "done twice", "recovery", "remarks"]
+    return ["## What a kill costs", _KILLS, table(header, rows, numbers=range(1, 4))]
 
 
 def _span(key: str, spread: Spread | None) -> str:
@@ -124,7 +124,9 @@ def _cost(key: str, value: float) -> str:
     return f"not within {limit:g} s" if value >= limit else f"{figure.show(value)} {figure.unit}"
 
 
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]], numbers: range = range(0)) -> str:
+def table(header: Sequence[str], rows: Sequence[Sequence[str]], numbers: range = range(0)) -> str:
+    """A table in Markdown; the columns of these numbers are aligned to the right."""
+
     def line(cells: Sequence[str]) -> str:
         return f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |"
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from benchmarks import chart, kills, report
+from benchmarks import chart, kills, report, summary
 from benchmarks.claims import CLAIMS, Claim, judge, verdicts
 from benchmarks.environments import PINS, requirements
 from benchmarks.measure import difference
@@ -241,3 +241,21 @@ class TestReport:
         bars = [bar.attrib for bar in picture.iter("{http://www.w3.org/2000/svg}rect")]
         assert [bar["class"] for bar in bars] == ["ours", "other"]
         assert float(bars[0]["width"]) == pytest.approx(4 * float(bars[1]["width"]), abs=0.2)
+
+
+def test_the_readmes_table_is_put_into_its_place_and_nowhere_else() -> None:
+    results = Results()
+    results.add(0, Sample("create_user", "SAQ, usual", 400.4))
+    results.add(0, Sample("noop", "ours", 11_000))
+    results.add(0, Sample("kill_lost", "ours, a session a job", 0))
+    results.add(0, Sample("kill_doubled", "ours, a session a job", 0))
+
+    readme = summary.into(f"before\n{summary.BEGIN}old\n{summary.END}\nafter", results)
+
+    assert readme.startswith(f"before\n{summary.BEGIN}| ")
+    assert readme.endswith(f"|\n{summary.END}\nafter")
+    assert "old" not in readme
+    assert "| SAQ | 400 |  |  |  |  |" in readme
+    assert "| ours, a session a job |  |  | 11,000 |  | 0, 0 |" in readme
+    with pytest.raises(ValueError, match="no place"):
+        summary.into("no marks", results)
