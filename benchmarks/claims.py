@@ -9,6 +9,7 @@ from benchmarks.systems import BEST, NAMES, OURS, OURS_BATCH, OURS_SESSION, PEER
 PGBENCH = "pgbench, the limit"
 TRANSACTION_OURS, TRANSACTION_USUAL = "exactly once, with ledger and reply", "usual handler"
 NONE_REFUSED, SOME_REFUSED = "none refused", "one in twenty refused"
+SAQ_USUAL = f"{NAMES['saq']}, usual"
 BACKLOGS = (1_000, 10_000, 100_000, 1_000_000)
 PROCESSES = (1, 2, 4, 8)
 
@@ -95,8 +96,8 @@ CLAIMS: Sequence[Claim] = (
     Claim("noop", _OURS, 3, (NAMES["taskiq"],)),
     Claim("latency_p50", _OURS, 5, at_least=False),
     Claim("latency_p99", _OURS, 15, at_least=False),
-    Claim("latency_p50", _OURS, 1.1, (NAMES["saq"],), at_least=False),
-    Claim("latency_p99", _OURS, 1.1, (NAMES["saq"],), at_least=False),
+    Claim("latency_p50", _OURS, 1.1, (SAQ_USUAL,), at_least=False),
+    Claim("latency_p99", _OURS, 1.1, (SAQ_USUAL,), at_least=False),
     Claim("bulk_enqueue", _OURS, 40_000),
     Claim("bulk_enqueue", _OURS, 3, _names(PEERS), others="the best other system"),
     Claim("single_enqueue", _OURS, 1, _names(PEERS), others="the best other system"),

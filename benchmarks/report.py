@@ -23,7 +23,7 @@ What the queue itself costs: one worker process, 16 at once (Celery: 16 processe
 logs a line a job; the others carry one number and are quiet.""",
     "latency_p50": """\
 One job at a time to an idle worker, with the system's own client, until the client hears (by a trigger, the same for
-all) that the row is committed. The others have their best handlers, and no ledger.""",
+all) that the row is committed. The others have their best handlers unless it says usual, and no ledger.""",
     "latency_p99": "",
     "bulk_enqueue": "By the system's own bulk call, or else 500 calls at once. Ours validates every message.",
     "single_enqueue": "",

@@ -96,7 +96,8 @@ class Scenarios:
 
     def _latencies(self) -> list[Step]:
         some = [system for system in PEERS if system.label in {NAMES["saq"], NAMES["taskiq"], NAMES["streaq"]}]
-        return [self._latency(system) for system in (*some, OURS)]
+        usual = [system for system in USUAL if system.label == claims.SAQ_USUAL]
+        return [self._latency(system) for system in (*usual, *some, OURS)]
 
     def _latency(self, system: System) -> Step:
         def run() -> Iterable[Sample]:
