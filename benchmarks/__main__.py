@@ -63,7 +63,7 @@ def main(arguments: Sequence[str]) -> int:
         (ROOT / "docs" / "benchmarks.md").write_text(report.render(results, verdicts, facts))
         (ROOT / "docs" / "benchmarks.svg").write_text(chart.render(results))
         readme = ROOT / "README.md"
-        readme.write_text(summary.into(readme.read_text(), results))
+        readme.write_text(summary.into(readme.read_text(), results, facts))
     return 1 if any(verdict.kept is False for verdict in verdicts) else 0
 
 

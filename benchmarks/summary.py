@@ -1,6 +1,6 @@
 """The table in the README: the figures that people ask for first."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from benchmarks import kills
 from benchmarks.claims import PGBENCH
@@ -15,8 +15,8 @@ _HEADER = (
 )  # fmt: skip
 
 
-def into(readme: str, results: Results) -> str:
-    """The README with the table in its place.
+def into(readme: str, results: Results, facts: Mapping[str, str]) -> str:
+    """The README with the table in its place, and how it came about.
 
     Raises:
         ValueError: when it has no place for it.
@@ -25,7 +25,8 @@ def into(readme: str, results: Results) -> str:
     _, end, after = rest.partition(END)
     if not begin or not end:
         raise ValueError("the README has no place for the benchmarks")
-    return before + begin + rendered(results) + end + after
+    made = f"\nBy `{facts['command']}` on {facts['date']}, rounds: {facts['rounds']}.\n"
+    return before + begin + rendered(results) + made + end + after
 
 
 def rendered(results: Results) -> str:

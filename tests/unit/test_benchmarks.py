@@ -250,12 +250,14 @@ def test_the_readmes_table_is_put_into_its_place_and_nowhere_else() -> None:
     results.add(0, Sample("kill_lost", "ours, a session a job", 0))
     results.add(0, Sample("kill_doubled", "ours, a session a job", 0))
 
-    readme = summary.into(f"before\n{summary.BEGIN}old\n{summary.END}\nafter", results)
+    facts = {"command": "make bench", "date": "2026-01-01", "rounds": "3"}
+
+    readme = summary.into(f"before\n{summary.BEGIN}old\n{summary.END}\nafter", results, facts)
 
     assert readme.startswith(f"before\n{summary.BEGIN}| ")
-    assert readme.endswith(f"|\n{summary.END}\nafter")
+    assert readme.endswith(f"|\n\nBy `make bench` on 2026-01-01, rounds: 3.\n{summary.END}\nafter")
     assert "old" not in readme
     assert "| SAQ | 400 |  |  |  |  |" in readme
     assert "| ours, a session a job |  |  | 11,000 |  | 0, 0 |" in readme
     with pytest.raises(ValueError, match="no place"):
-        summary.into("no marks", results)
+        summary.into("no marks", results, facts)
