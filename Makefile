@@ -40,7 +40,8 @@ demo: $(DEMO_STAMP) ## run the main job end to end on embedded servers
 
 .PHONY: test
 test: .venv/.dev ## run the tests
-	.venv/bin/pytest -q $(PYTEST_ARGS)
+	@# Most of the time is waiting, so two at once, even on one core. A file's tests share its servers: they stay together.
+	.venv/bin/pytest -q -n 2 --dist loadfile $(PYTEST_ARGS)
 
 .PHONY: faults
 faults: .venv/.dev ## let every fault strike for MINUTES=20, and write docs/faults.md
