@@ -59,21 +59,28 @@ class Sender:
     async def send_all(self, jobs: Iterable[Encoded]) -> AsyncIterator[tuple[list[Encoded], list[bool | EnqueueError]]]:
         """Send many jobs in pieces, in their order; each piece with what `send` says of it.
 
-        While Redis works on one piece, the next is taken from `jobs` and so encoded; never are two under way.
+        While Redis works on one piece, the next is taken from `jobs` and so encoded; never are two under way. Should
+        `jobs` raise, what was under way comes to its end first.
         """
-        sending: asyncio.Task[list[bool | EnqueueError]] | None = None
-        sent: list[Encoded] = []
+        sending: asyncio.Task[tuple[list[Encoded], list[bool | EnqueueError]]] | None = None
         try:
             for piece in pieces(jobs):
                 if sending is not None:
-                    yield sent, await sending
-                sent, sending = piece, asyncio.ensure_future(self.send(piece))
+                    yield await sending
+                sending = asyncio.create_task(self._sent(piece))
                 await asyncio.sleep(0)  # it goes out before the next is encoded
             if sending is not None:
-                yield sent, await sending
+                yield await sending
+        except Exception:
+            if sending is not None:
+                await asyncio.wait({sending})
+            raise
         finally:
             if sending is not None:
                 sending.cancel()
+
+    async def _sent(self, piece: list[Encoded]) -> tuple[list[Encoded], list[bool | EnqueueError]]:
+        return piece, await self.send(piece)
 
     async def _try(self, jobs: Sequence[Encoded]) -> "list[bool | EnqueueError] | _NoAnswer":
         try:

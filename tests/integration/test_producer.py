@@ -5,7 +5,7 @@ import json
 import socket
 import time
 import traceback
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -278,6 +278,21 @@ async def test_many_jobs_keep_their_order_over_several_calls(producer: Producer,
     assert all(job.accepted for job in jobs)
     assert [job.job_id.partition("@")[2] for job in jobs] == [f"user:{number}" for number in range(1, 2001)]
     assert await queued(redis) == [job.job_id for job in jobs]
+
+
+async def test_jobs_before_one_that_cannot_be_made_are_accepted_in_whole_calls(
+    producer: Producer, redis: Redis
+) -> None:
+    def jobs() -> Iterator[DeleteUser]:
+        for number in range(1, 502):
+            yield DeleteUser(user_id=number)
+        raise LookupError
+
+    with pytest.raises(LookupError):
+        await producer.enqueue_many(jobs())
+
+    # The first call was under way while the rest were made: it is neither cut off nor left to chance.
+    assert len(await queued(redis)) == 500
 
 
 async def test_of_many_jobs_the_refused_are_told_beside_the_handles_of_the_others(
