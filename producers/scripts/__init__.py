@@ -61,6 +61,6 @@ def lua(package: str, name: str) -> bytes:
     return files(package).joinpath(name).read_bytes()
 
 
-CLOCK = lua(__package__, "clock.lua")
+CLOCK, ORDER = lua(__package__, "clock.lua"), lua(__package__, "order.lua")
 ENQUEUE = Script(CLOCK, lua(__package__, "enqueue.lua"))
-CANCEL = Script(lua(__package__, "cancel.lua"))
+CANCEL = Script(ORDER, lua(__package__, "cancel.lua"))

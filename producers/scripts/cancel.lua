@@ -28,20 +28,6 @@ local queue, holders, result, job, lease, tries, parked = unpack(KEYS)
 local id, key, outcome, result_ms, control, wake, channel = unpack(ARGV)
 local PARKED_MS = 1e15
 
--- The same as in the worker's job.lua, which this package does not know.
-local function pass_on(key)
-  local next_id, score = unpack(redis.call('ZPOPMIN', parked))
-  while next_id do
-    if redis.call('ZSCORE', queue, next_id) then
-      redis.call('ZADD', queue, score, next_id)
-      redis.call('HSET', holders, key, next_id)
-      return
-    end
-    next_id, score = unpack(redis.call('ZPOPMIN', parked))
-  end
-  redis.call('HDEL', holders, key)
-end
-
 local score = redis.call('ZSCORE', queue, id)
 if not score then
   local known = redis.pcall('GET', result)
@@ -74,7 +60,7 @@ redis.call('ZREM', queue, id)
 redis.call('ZREM', 'arq:abort', id)
 if key ~= '' then
   redis.call('ZREM', parked, id)
-  if redis.call('HGET', holders, key) == id then pass_on(key) end
+  if redis.call('HGET', holders, key) == id then let_next_come(queue, holders, parked, key) end
   redis.call('PUBLISH', wake, '1') -- the next of its key may be due
 end
 if channel ~= '' then redis.call('PUBLISH', channel, id) end

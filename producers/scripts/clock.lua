@@ -13,13 +13,16 @@ do
   raw_us = time[1] * 1000000 + time[2]
 end
 
+-- The time, and when the clock was last noted (0: never, or by somebody else).
 local function now_us(key)
   local noted = redis.pcall('HMGET', key, 'raw', 'now')
   local raw, now = tonumber(noted[1] or ''), tonumber(noted[2] or '') -- neither, for a key of another type
-  if not raw or not now or raw_us >= now then return raw_us end
-  now = now + math.floor(0.9 * math.max(0, raw_us - raw))
+  if not raw or not now then return raw_us, 0 end
+  if raw_us >= now then return raw_us, now end
+  local gone_on = now + math.floor(0.9 * math.max(0, raw_us - raw))
   -- What is further ahead than any clock, or no number at all, somebody else has written.
-  return now < raw_us + HUNDRED_YEARS_US and now or raw_us
+  if not (gone_on < raw_us + HUNDRED_YEARS_US) then return raw_us, 0 end
+  return gone_on, now
 end
 
 -- Lua by itself prints 14 digits of a number, which would round microseconds away.

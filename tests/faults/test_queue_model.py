@@ -97,7 +97,7 @@ MUTATIONS = {
         b"redis.pcall('ZADD', parked_key(key), 1",
     ),
     "nobody is let on": (b"local function pass_on(key)", b"local function pass_on(key) if true then return end"),
-    "the last is let on": (b"'ZPOPMIN', parked_key(key)", b"'ZPOPMAX', parked_key(key)"),
+    "the last is let on": (b"'ZPOPMIN', parked", b"'ZPOPMAX', parked"),
     "tries are not counted": (b"redis.pcall('INCR', tries_key(id))", b"1"),
     "what is given back counts": (b"if redis.call('DECR', tries_key(id)) < 0 then", b"if false then"),
     "what is given back is not due": (b"  redis.call('ZADD', queue, score, id)\n  -- Nought", b"  -- Nought"),
@@ -112,8 +112,8 @@ MUTATIONS = {
     "a key waits for who was taken out": (b"if holder and redis.call('ZSCORE', queue, holder) then", b"if holder then"),
     "two jobs have one place": (b"      last_us = last_us + 1\n", b""),
     "the clock steps back": (
-        b"if not raw or not now or raw_us >= now then return raw_us end",
-        b"if true then return raw_us end",
+        b"if raw_us >= now then return raw_us, now end",
+        b"if true then return raw_us, now end",
     ),
 }
 

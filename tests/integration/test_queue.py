@@ -412,6 +412,16 @@ async def test_a_clock_that_steps_back_holds_up_nothing(redis: Redis) -> None:
     assert ids(await claim(queue)) == ["c@k"]
 
 
+async def test_a_step_back_is_seen_although_nobody_enqueues(queue: Queue, redis: Redis) -> None:
+    await claim(queue)
+    noted_us = int(await do(redis, "HGET", keys.clock(NAME), "now"))
+
+    await do(redis, "HSET", keys.clock(NAME), "now", noted_us - 2_000_000)  # two seconds pass
+    await claim(queue)
+
+    assert int(await do(redis, "HGET", keys.clock(NAME), "now")) >= noted_us
+
+
 @pytest.mark.parametrize("now", ["nan", "inf", "1e300", "-inf", "noon"])
 async def test_a_clock_that_somebody_has_spoilt_is_not_believed(queue: Queue, redis: Redis, now: str) -> None:
     await do(redis, "HSET", keys.clock(NAME), "raw", 1, "now", now)

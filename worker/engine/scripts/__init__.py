@@ -3,11 +3,11 @@
 They compose the names of a job's keys from the id that they find in the queue, so all keys are on one Redis node.
 """
 
-from producers.scripts import CLOCK, Script, lua
+from producers.scripts import CLOCK, ORDER, Script, lua
 
 
 def _script(name: str) -> Script:
-    return Script(CLOCK, lua(__package__, "job.lua"), lua(__package__, f"{name}.lua"))
+    return Script(CLOCK, ORDER, lua(__package__, "job.lua"), lua(__package__, f"{name}.lua"))
 
 
 CLAIM = _script("claim")

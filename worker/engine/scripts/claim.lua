@@ -20,9 +20,10 @@
 -- claimed. Should there be no next one, it comes back when its lease ends.
 
 local count, lease_ms, token, max_bytes = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3], tonumber(ARGV[4])
-count = math.min(count, 1000) -- as many words as Lua hands to a command at once, and then some
+count = math.min(count, 1000) -- Lua hands no more than some thousand words to a command
 local bytes_left = 8 * 1024 * 1024 -- of payloads: one answer must not fill anybody's memory
-local now = now_ms()
+local time, noted = now_us(clock)
+local now = time / 1000
 local until_score = as_score(now + lease_ms)
 -- Parking is cheap, but one call must not hold Redis up for as long as the longest key is.
 local looks_left = count + 2000
@@ -32,9 +33,7 @@ local last_claim = queue .. ':claim:' .. ARGV[5] -- list: its token, then id and
 redis.call('HLEN', holders) -- fails here, before the first write, should the key be of another type
 
 -- Noted at least once a second, so that a step back is seen.
-if now * 1000 > raw_us or now - (tonumber(redis.pcall('HGET', clock, 'now')) or 0) / 1000 > 1000 then
-  note_clock(clock, now * 1000)
-end
+if time > raw_us or time - noted > 1000000 then note_clock(clock, time) end
 
 if ARGV[6] ~= '' then
   local last = redis.call('LRANGE', last_claim, 0, -1)

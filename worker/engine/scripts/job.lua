@@ -32,29 +32,8 @@ local function to_be_cancelled(id)
   return asked and type(asked) ~= 'table'
 end
 
--- The first of the jobs parked under an ordering key, which is parked no more, and its score; nil for none.
-local function unpark(key)
-  local first = redis.pcall('ZPOPMIN', parked_key(key))
-  if first.err then
-    redis.call('DEL', parked_key(key)) -- of another type: nobody's but a stranger's
-    return nil
-  end
-  return first[1], first[2]
-end
-
--- Let the next job of an ordering key come, at its own place in the queue. Repeating it changes nothing.
-local function pass_on(key)
-  local next_id, score = unpark(key)
-  while next_id do
-    if redis.call('ZSCORE', queue, next_id) then
-      redis.call('ZADD', queue, score, next_id)
-      redis.call('HSET', holders, key, next_id)
-      return
-    end
-    next_id, score = unpark(key) -- it was taken out of the queue by hand
-  end
-  redis.call('HDEL', holders, key)
-end
+-- Let the next job of an ordering key come.
+local function pass_on(key) let_next_come(queue, holders, parked_key(key), key) end
 
 -- Undo a claim: the job is due again at the place it had, and the try is not counted.
 local function give_back(id, score)
