@@ -164,7 +164,12 @@ def _startup(settings: Settings) -> Hook:
             sessions, REGISTRY, max_tries=settings.max_tries, timeout_seconds=settings.job_timeout_seconds
         )
         ctx["batches"] = Batches(ctx["transaction"], sessions, REGISTRY, timeout_seconds=settings.job_timeout_seconds)
-        log.info("worker_started", queue=settings.queue, concurrency=settings.concurrency)
+        log.info(
+            "worker_started",
+            queue=settings.queue,
+            concurrency=settings.concurrency,
+            batch_size=settings.batch_size,
+        )
 
     return startup
 

@@ -51,7 +51,7 @@ class Script:
 
 
 def _packed(*words: str | bytes | int) -> bytes:
-    # In C: redis-py's own way takes as long for a job as all else that the client does for it.
+    # In C: redis-py's own way was a tenth of what a job without a database costs a worker.
     packed: bytes = pack_command(words)  # type: ignore[arg-type]  # its stub knows tuples of one word only
     return packed
 

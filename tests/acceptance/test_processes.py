@@ -70,12 +70,13 @@ def test_a_burst_ends_when_the_queue_is_empty_and_options_are_passed_on(place: P
     with SyncProducer(place.redis) as producer:
         jobs = producer.enqueue_many([user(f"burst{number}") for number in range(40)])
 
-        done = run(*RUN, "--burst", "--concurrency", "3", variables=place.variables, seconds=60)
+        done = run(*RUN, "--burst", "--concurrency", "3", "--batch-size", "7", variables=place.variables, seconds=60)
 
         assert done.returncode == 0, done.stdout
         assert {job.status().value for job in jobs} == {"done"}
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     assert [line["concurrency"] for line in lines if line["event"] == "worker_started"] == [3, 3]
+    assert [line["batch_size"] for line in lines if line["event"] == "worker_started"] == [7, 7]
     assert [line["code"] for line in lines if line["event"] == "process_ended"] == [0, 0]
 
 

@@ -389,9 +389,11 @@ async def test_jobs_with_one_try_alone_share_no_session(redis: Redis, redis_url:
 
     await enqueue(redis, ("a", "fine"), ("b", "fine"))
 
-    await burst(worker_of(redis_url, effects, burst=True, batched=no_batches, batch_size=8, max_tries=1))
+    with capture_logs() as lines:
+        await burst(worker_of(redis_url, effects, burst=True, batched=no_batches, batch_size=8, max_tries=1))
 
     assert effects.tries == {"a": [1], "b": [1]}
+    assert [line["because"] for line in lines if line["event"] == "batches_off"] == ["jobs have one try alone"]
 
 
 @pytest.mark.parametrize("jobs", [[("1@k", "fine"), ("2@k", "fine")], [("again", "fail_once")]])

@@ -123,8 +123,11 @@ class EngineWorker(Worker):
         """Run until told to stop, or in a burst until the queue is empty; then let what runs come to its end."""
         if not await unless(self._claimer.stopping, self._start()):
             return
-        # A job with one try alone has no second one by itself: it must take no others down with it.
-        shares = self._options.batch_size > 1 and self._options.max_tries > 1
+        shares = self._options.batch_size > 1
+        if shares and self._options.max_tries == 1:
+            # A job with one try alone has no second one by itself: it must take no others down with it.
+            log.warning("batches_off", because="jobs have one try alone", set_it_to="WORKER_MAX_TRIES=2 or more")
+            shares = False
         self._execution = Execution(
             self._make_effects(self.ctx),
             self._make_batched(self.ctx) if shares else None,

@@ -6,6 +6,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from producers.messages import CreatePost, Deleted, DeletePost, Post, UpdatePost
 from worker.database import posts
+from worker.jobs import deletions
 from worker.jobs.registry import Rejection, job
 
 
@@ -57,12 +58,8 @@ async def delete_post(session: AsyncSession, message: DeletePost) -> Deleted:
 
 @delete_post.batch
 async def delete_posts(session: AsyncSession, messages: Sequence[DeletePost]) -> list[Deleted]:
-    deleted = await posts.delete_posts(session, {message.post_id for message in messages})
-    answers = []
-    for message in messages:
-        answers.append(Deleted(deleted=message.post_id in deleted))
-        deleted.discard(message.post_id)  # the second finds nothing
-    return answers
+    wanted = [message.post_id for message in messages]
+    return deletions.answers(wanted, await posts.delete_posts(session, wanted))
 
 
 def _no_such_post() -> Rejection:

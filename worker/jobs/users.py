@@ -8,6 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from producers.messages import CreateUser, Deleted, DeleteUser, UpdateUser, User, UserChanges
 from worker.database import users
+from worker.jobs import deletions
 from worker.jobs.registry import Rejection, job
 
 
@@ -19,6 +20,8 @@ async def create_user(session: AsyncSession, message: CreateUser) -> User:
 @create_user.batch
 async def create_users(session: AsyncSession, messages: Sequence[CreateUser]) -> list[User | Rejection | None]:
     rows = await users.create_users(session, messages)
+    if all(rows):
+        return [User.model_validate(row) for row in rows]
     names = await Names.look_up(session, [message for message, row in zip(messages, rows, strict=True) if row is None])
     answers: list[User | Rejection | None] = []
     # From the last to the first: who was refused is not told of names that were given to somebody behind.
@@ -69,12 +72,8 @@ async def delete_user(session: AsyncSession, message: DeleteUser) -> Deleted:
 
 @delete_user.batch
 async def delete_users(session: AsyncSession, messages: Sequence[DeleteUser]) -> list[Deleted]:
-    deleted = await users.delete_users(session, {message.user_id for message in messages})
-    answers = []
-    for message in messages:
-        answers.append(Deleted(deleted=message.user_id in deleted))
-        deleted.discard(message.user_id)  # the second finds nobody
-    return answers
+    wanted = [message.user_id for message in messages]
+    return deletions.answers(wanted, await users.delete_users(session, wanted))
 
 
 class Names:
