@@ -1,12 +1,9 @@
 -- The order per key, for the scripts that take a job out of the queue; it stands before them.
 
 -- The first of the jobs parked under an ordering key, which is parked no more, and its score; nil for none.
+-- A key of another type is a stranger's: its error holds neither.
 local function unpark(parked)
   local first = redis.pcall('ZPOPMIN', parked)
-  if first.err then
-    redis.call('DEL', parked) -- of another type: nobody's but a stranger's
-    return nil
-  end
   return first[1], first[2]
 end
 

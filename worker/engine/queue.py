@@ -7,10 +7,9 @@ from enum import IntEnum
 from typing import Any, NamedTuple
 
 from redis.asyncio import Redis
-from redis.exceptions import ResponseError
 
 from producers import keys
-from producers.scripts import NotSent, Script
+from producers.scripts import Script
 from worker.engine.scripts import BURY, CLAIM, COMPLETE, RELEASE, RENEW, RETRY, SWEEP
 
 Arguments = Sequence[str | bytes | int]
@@ -103,20 +102,16 @@ class Queue:
         self._max_payload_bytes = max_payload_bytes
         self._claimer = secrets.token_hex(8)
         self._unanswered: deque[str] = deque(maxlen=1000)
-        """Tokens of claims whose answers were lost, since the last that was answered."""
+        """Tokens of the calls since the last that was answered: of some of them the answer was lost."""
 
     async def claim(self, count: int) -> Claims:
         """Claim at most `count` due jobs, one call at a time. The next gives back what a lost answer had."""
         token = secrets.token_hex(8)
         unanswered = " ".join(self._unanswered)
         self._unanswered.append(token)
-        try:
-            answer = await self._run(
-                CLAIM, [count, self._lease_ms, token, self._max_payload_bytes, self._claimer, unanswered]
-            )
-        except (NotSent, ResponseError):
-            self._unanswered.pop()  # it claimed nothing
-            raise
+        answer = await self._run(
+            CLAIM, [count, self._lease_ms, token, self._max_payload_bytes, self._claimer, unanswered]
+        )
         self._unanswered.clear()
         jobs = [
             Claimed(Lease(job_id, token.encode(), score), payload, _STATES[state], tries)

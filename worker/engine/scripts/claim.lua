@@ -6,7 +6,7 @@
 -- ARGV[3]  token      random, of this call alone
 -- ARGV[4]  max_bytes  a larger payload is not fetched
 -- ARGV[5]  claimer    who claims: one at a time, each of its claims after the answer to the one before, or its loss
--- ARGV[6]  unanswered the tokens of its claims whose answers were lost, since the last that was answered; any separator
+-- ARGV[6]  unanswered the tokens of its calls since the last that was answered; any separator
 --
 -- Returns the milliseconds until something in the queue is due again (-1: nothing is), then five values a job:
 --   id, the payload (or false), tries begun (this one included), the score it had,
