@@ -17,6 +17,7 @@ from benchmarks.peers.plan import Job
 from producers import CreatePost, CreateUser, DeletePost, DeleteUser, Message, Producer, UpdatePost, UpdateUser
 from producers.connection import connect
 from producers.keys import DEFAULT_QUEUE
+from worker.engine import garbage
 from worker.engine.outcome import Dead, Done, Rejected
 from worker.engine.stock import functions
 from worker.engine.transaction import Claim
@@ -74,7 +75,7 @@ def noop() -> None:
     logs.configure("json", "info")
     asyncio.set_event_loop(uvloop.new_event_loop())
     counting = Counting()
-    EngineWorker(
+    worker = EngineWorker(
         effects=lambda _context: counting,
         ticks=lambda _context: {},
         database_ready=_ready,
@@ -89,7 +90,9 @@ def noop() -> None:
         functions=functions(REGISTRY.values(), 30),
         redis_pool=connect(os.environ["REDIS_URL"], queue=DEFAULT_QUEUE),
         queue_name=DEFAULT_QUEUE,
-    ).run()
+    )
+    garbage.spare_what_stays()
+    worker.run()
 
 
 async def _ready(_context: object) -> None:

@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 from producers import wire
 from producers.connection import connect
 from worker.database.engine import create_engine, create_sessions, create_tables
-from worker.engine import compatibility
+from worker.engine import compatibility, garbage
 from worker.engine.batch import Batches
 from worker.engine.classify import classify, describe
 from worker.engine.execution import Tick
@@ -76,7 +76,9 @@ def run(settings: Settings, *, burst: bool = False) -> None:
     """Run a worker in this process until it is told to stop, or, with `burst`, until the queue is empty."""
     logs.configure(settings.log_format, settings.log_level)
     asyncio.set_event_loop(uvloop.new_event_loop())
-    engine_worker(settings, burst=burst).run()
+    worker = engine_worker(settings, burst=burst)
+    garbage.spare_what_stays()
+    worker.run()
 
 
 def engine_worker(settings: Settings, *, burst: bool = False) -> EngineWorker:
@@ -100,6 +102,7 @@ def engine_worker(settings: Settings, *, burst: bool = False) -> EngineWorker:
             result_ttl_seconds=settings.result_ttl_seconds,
             max_payload_bytes=settings.max_payload_bytes,
         ),
+        gathered=logs.gathered,
         redis_pool=redis,
         **arq,
     )

@@ -81,8 +81,10 @@ class Desk(Bench):
         """What each of these claims comes to; each is told of once."""
         told: dict[int, Attempt] = {}
 
-        def tell(claim: Claim, attempt: Attempt) -> None:
-            assert told.setdefault(id(claim), attempt) is attempt, f"{claim.job_id} was told of twice"
+        def tell(attempts: Sequence[tuple[Claim, Attempt]]) -> None:
+            for tried, attempt in attempts:
+                assert id(tried) not in told, f"{tried.job_id} was told of twice"
+                told[id(tried)] = attempt
 
         await batches.run(claims, tell)
         assert not any(claim.committing for claim in claims)

@@ -174,9 +174,10 @@ class Ways:
             return await self.run_singly(batch)
         told: dict[int, Attempt] = {}
 
-        def tell(claim: Claim, attempt: Attempt) -> None:
-            assert id(claim) not in told, f"{claim.job_id} was told of twice"
-            told[id(claim)] = attempt
+        def tell(attempts: Sequence[tuple[Claim, Attempt]]) -> None:
+            for claim, attempt in attempts:
+                assert id(claim) not in told, f"{claim.job_id} was told of twice"
+                told[id(claim)] = attempt
 
         await self.together.run(batch, tell)
         return [told[id(claim)] for claim in batch]

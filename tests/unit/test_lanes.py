@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from worker.engine import lanes as lanes_module
 from worker.engine.job import Job
-from worker.engine.lanes import AHEAD_SECONDS, LONGEST_CLAIM, Lanes, Pace
+from worker.engine.lanes import AHEAD_SECONDS, BATCHES_AHEAD_SECONDS, LONGEST_CLAIM, Lanes, Pace
 from worker.engine.queue import Claimed, Lease, PayloadState
 from worker.engine.transaction import Claim
 
@@ -334,4 +334,4 @@ async def test_every_job_of_a_batch_counts_for_the_pace(clock: Clock) -> None:
     floor.add("x1")
     await floor.end_all()
     assert floor.lanes._pace.per_second == pytest.approx(51 / AHEAD_SECONDS)
-    assert floor.lanes.room() == round(51 / AHEAD_SECONDS * AHEAD_SECONDS)
+    assert floor.lanes.room() == round(51 / AHEAD_SECONDS * BATCHES_AHEAD_SECONDS)

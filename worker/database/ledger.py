@@ -34,13 +34,13 @@ ON CONFLICT (job_id) DO NOTHING
 """
 _INSERT_MANY = """
 INSERT INTO job_ledger (job_id, job, outcome, code, detail, reply, digest)
-SELECT job_id, job, outcome, code, detail, reply::json, digest
-FROM unnest($1::varchar[], $2::varchar[], $3::varchar[], $4::varchar[], $5::varchar[], $6::text[], $7::bytea[])
-    AS new (job_id, job, outcome, code, detail, reply, digest)
+SELECT job_id, $1, CASE WHEN code IS NULL THEN 'done' ELSE 'rejected' END, code, detail, reply::json, digest
+FROM unnest($2::varchar[], $3::varchar[], $4::varchar[], $5::text[], $6::bytea[])
+    AS new (job_id, code, detail, reply, digest)
 ORDER BY job_id
 ON CONFLICT (job_id) DO NOTHING
-RETURNING job_id
 """
+_KNOWN = "SELECT job_id FROM job_ledger WHERE job_id = ANY($1::varchar[])"
 _SET_REPLY = "UPDATE job_ledger SET reply = $2 WHERE job_id = $1"
 # Locked in one order, so that two who forget the same jobs at once wait for, and not on, each other.
 _FORGET_DEAD = """
@@ -61,16 +61,18 @@ async def enter(session: AsyncSession, entry: Entry) -> bool:
     return await execute(session, _INSERT, *values) == 1
 
 
-async def enter_many(session: AsyncSession, entries: Sequence[Entry]) -> set[str]:
-    """Write the outcomes of those of these jobs that have none yet; the ids of those whose was written.
+async def enter_many(session: AsyncSession, entries: Sequence[Entry]) -> bool:
+    """Write the outcomes, done or rejected, of jobs of one kind; whether none of them had one already.
 
     In the order of the ids, so that two who write the same jobs at once wait for, and not on, each other.
     """
-    columns = tuple(
-        [getattr(entry, name) for entry in entries]
-        for name in ("job_id", "job", "outcome", "code", "detail", "reply", "digest")
-    )
-    return {job_id for (job_id,) in await fetch(session, _INSERT_MANY, *columns)}
+    columns = ([getattr(entry, name) for entry in entries] for name in ("job_id", "code", "detail", "reply", "digest"))
+    return await execute(session, _INSERT_MANY, entries[0].job, *columns) == len(entries)
+
+
+async def known(session: AsyncSession, job_ids: Sequence[str]) -> set[str]:
+    """Those of these jobs that have their outcomes."""
+    return {job_id for (job_id,) in await fetch(session, _KNOWN, list(job_ids))}
 
 
 async def set_reply(session: AsyncSession, job_id: str, reply: str) -> None:

@@ -1,15 +1,16 @@
 """Posts: create, read, update, delete. Every function takes a session and leaves the commit to its owner."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from operator import itemgetter
 from typing import Any
 
-from sqlalchemy import Row, delete, select, update
+from sqlalchemy import delete, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import selectinload
 
 from producers.messages import CreatePost, PostChanges
 from worker.database.models import Post
-from worker.database.statements import fetch
+from worker.database.statements import fetch, fetch_dicts
 
 
 async def get_post(session: AsyncSession, post_id: int) -> Post | None:
@@ -84,7 +85,7 @@ async def lock_authors(session: AsyncSession, user_ids: Iterable[int]) -> set[in
     return {user_id for (user_id,) in await fetch(session, _LOCK_AUTHORS, list(user_ids))}
 
 
-async def create_posts(session: AsyncSession, new: Sequence[CreatePost]) -> list[Row[Any]]:
+async def create_posts(session: AsyncSession, new: Sequence[CreatePost]) -> list[dict[str, Any]]:
     """Add posts, in their order; each as it now is.
 
     Raises:
@@ -92,13 +93,13 @@ async def create_posts(session: AsyncSession, new: Sequence[CreatePost]) -> list
     """
     columns = ([getattr(post, name) for post in new] for name in ("title", "content", "author_id"))
     # Ids are given in the order of the selection; the order of what is returned nobody promises.
-    return sorted(await fetch(session, _CREATE, *columns), key=lambda row: int(row.id))
+    return sorted(await fetch_dicts(session, _CREATE, *columns), key=itemgetter("id"))
 
 
-async def update_posts(session: AsyncSession, changes: Mapping[int, PostChanges]) -> dict[int, Row[Any]]:
+async def update_posts(session: AsyncSession, changes: Mapping[int, PostChanges]) -> dict[int, dict[str, Any]]:
     """Set the fields that are given and no others; by their ids, the posts as they now are."""
     columns = ([getattr(change, name) for change in changes.values()] for name in ("title", "content"))
-    return {row.id: row for row in await fetch(session, _UPDATE, list(changes), *columns)}
+    return {row["id"]: row for row in await fetch_dicts(session, _UPDATE, list(changes), *columns)}
 
 
 async def delete_posts(session: AsyncSession, post_ids: Iterable[int]) -> set[int]:

@@ -12,6 +12,11 @@ async def fetch(session: AsyncSession, statement: str, *values: Any) -> Sequence
     return await session.run_sync(_fetch, statement, values)
 
 
+async def fetch_dicts(session: AsyncSession, statement: str, *values: Any) -> list[dict[str, Any]]:
+    """Run a statement in PostgreSQL's own form (`$1`); its rows by the names of the columns, as models like them."""
+    return await session.run_sync(_fetch_dicts, statement, values)
+
+
 async def execute(session: AsyncSession, statement: str, *values: Any) -> int:
     """Run a statement in PostgreSQL's own form (`$1`); how many rows it was about."""
     return await session.run_sync(_execute, statement, values)
@@ -19,6 +24,12 @@ async def execute(session: AsyncSession, statement: str, *values: Any) -> int:
 
 def _fetch(session: Session, statement: str, values: tuple[Any, ...]) -> Sequence[Any]:
     return session.connection().exec_driver_sql(statement, values).all()
+
+
+def _fetch_dicts(session: Session, statement: str, values: tuple[Any, ...]) -> list[dict[str, Any]]:
+    result = session.connection().exec_driver_sql(statement, values)
+    names = tuple(result.keys())
+    return [dict(zip(names, row, strict=True)) for row in result]
 
 
 def _execute(session: Session, statement: str, values: tuple[Any, ...]) -> int:

@@ -4,13 +4,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Row, any_, delete, func, select, update
+from sqlalchemy import any_, delete, func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import selectinload
 
 from producers.messages import CreateUser, UserChanges
 from worker.database.models import User
-from worker.database.statements import fetch
+from worker.database.statements import fetch, fetch_dicts
 
 
 async def get_user(session: AsyncSession, user_id: int) -> User | None:
@@ -100,17 +100,21 @@ DELETE FROM users USING chosen WHERE users.id = chosen.id RETURNING users.id
 """
 
 
-async def create_users(session: AsyncSession, new: Sequence[CreateUser]) -> list[Row[Any] | None]:
+Values = dict[str, Any]
+"""A row by the names of its columns."""
+
+
+async def create_users(session: AsyncSession, new: Sequence[CreateUser]) -> list[Values | None]:
     """Add users, in their order; each as it now is, or None for one whose e-mail address or username is taken."""
     columns = ([getattr(user, name) for user in new] for name in ("email", "username", "hashed_password", "is_active"))
     # Two that are the same are told apart by their places: it is the first that was added.
-    added = {(row.email, row.username): row for row in await fetch(session, _CREATE, *columns)}
+    added = {(row["email"], row["username"]): row for row in await fetch_dicts(session, _CREATE, *columns)}
     return [added.pop((user.email, user.username), None) for user in new]
 
 
-async def holders(session: AsyncSession, emails: set[str], usernames: set[str]) -> list[Row[Any]]:
+async def holders(session: AsyncSession, emails: set[str], usernames: set[str]) -> list[Values]:
     """The users (`id`, `email`, `username`) who have any of these addresses or names."""
-    return list(await fetch(session, _HOLDERS, list(emails), list(usernames)))
+    return await fetch_dicts(session, _HOLDERS, list(emails), list(usernames))
 
 
 async def lock_users(session: AsyncSession, user_ids: Iterable[int]) -> set[int]:
@@ -118,7 +122,7 @@ async def lock_users(session: AsyncSession, user_ids: Iterable[int]) -> set[int]
     return {user_id for (user_id,) in await fetch(session, _LOCK, list(user_ids))}
 
 
-async def update_users(session: AsyncSession, changes: Mapping[int, UserChanges]) -> dict[int, Row[Any]]:
+async def update_users(session: AsyncSession, changes: Mapping[int, UserChanges]) -> dict[int, Values]:
     """Set the fields that are given and no others; by their ids, the users as they now are.
 
     Raises:
@@ -128,7 +132,7 @@ async def update_users(session: AsyncSession, changes: Mapping[int, UserChanges]
         [getattr(change, name) for change in changes.values()]
         for name in ("email", "username", "hashed_password", "is_active")
     )
-    return {row.id: row for row in await fetch(session, _UPDATE, list(changes), *columns)}
+    return {row["id"]: row for row in await fetch_dicts(session, _UPDATE, list(changes), *columns)}
 
 
 async def delete_users(session: AsyncSession, user_ids: Iterable[int]) -> set[int]:

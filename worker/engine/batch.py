@@ -27,7 +27,7 @@ from worker.engine.outcome import Attempt, Done, Rejected, Release
 from worker.engine.transaction import Claim, Transaction, end_session
 from worker.jobs.registry import AnyJobType, BatchHandler, Rejection
 
-Tell = Callable[[Claim, Attempt], None]
+Tell = Callable[[Sequence[tuple[Claim, Attempt]]], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,10 +41,6 @@ class Member:
 
 class Delivered(Exception):
     """Some jobs of the batch have their outcomes already."""
-
-    def __init__(self, members: Sequence[Member]) -> None:
-        super().__init__()
-        self.members = members
 
 
 class Away(Exception):
@@ -90,9 +86,10 @@ class Batches:
         """
         left = {id(claim): claim for claim in claims}
 
-        def told(claim: Claim, attempt: Attempt) -> None:
-            del left[id(claim)]
-            tell(claim, attempt)
+        def told(attempts: Sequence[tuple[Claim, Attempt]]) -> None:
+            for claim, _ in attempts:
+                del left[id(claim)]
+            tell(attempts)
 
         job = self._registry[claims[0].job]
         members, alone = _members(job, claims)
@@ -104,8 +101,7 @@ class Batches:
             for claim in alone:
                 await self._alone(claim, told)
         except Away as away:
-            for claim in list(left.values()):
-                told(claim, away.release)
+            told([(claim, away.release) for claim in left.values()])
 
     async def _together(self, handler: BatchHandler[Any, Any], members: Sequence[Member], tell: Tell) -> None:
         """Try a batch, or its parts, in the order of its members."""
@@ -115,17 +111,19 @@ class Batches:
         parts: list[Sequence[Member]]
         try:
             attempts = await self._attempt(handler, members)
-        except Delivered as found:
-            known = set(map(id, found.members))
-            parts = [*_singly(found.members), [member for member in members if id(member) not in known]]
+        except Delivered:
+            known = await self._known(members)
+            parts = [
+                *_singly(member for member in members if member.claim.job_id in known),
+                [member for member in members if member.claim.job_id not in known],
+            ]
         except TimeoutError:
             parts = _singly(members)  # whose fault it was only each alone can show, in its own time
         except Exception as error:  # noqa: BLE001  # every exception is told apart by the table
             parts = _halves(members, error)
         else:
-            for member, attempt in zip(members, attempts, strict=True):
-                if attempt is not None:
-                    tell(member.claim, attempt)
+            answered = zip(members, attempts, strict=True)
+            tell([(member.claim, attempt) for member, attempt in answered if attempt is not None])
             parts = _singly(member for member, attempt in zip(members, attempts, strict=True) if attempt is None)
         for part in parts:
             if part:
@@ -134,7 +132,7 @@ class Batches:
     async def _alone(self, claim: Claim, tell: Tell) -> None:
         attempt = await self._transaction.run(claim)
         claim.committing = False  # it has been; the next one is not yet
-        tell(claim, attempt)
+        tell([(claim, attempt)])
         if isinstance(attempt, Release) and attempt.outage:
             raise Away(attempt)
 
@@ -147,15 +145,13 @@ class Batches:
                 with _the_transaction_is_ours(session.sync_session):
                     answers = await handler(session, [member.message for member in members])
                 attempts = [_attempt(answer) for answer in answers]
-                entries = {
-                    member.claim.job_id: _entry(member, attempt)
+                entries = [
+                    _entry(member, attempt)
                     for member, attempt in zip(members, attempts, strict=True)
                     if attempt is not None
-                }
-                entered = await ledger.enter_many(session, list(entries.values())) if entries else set[str]()
-            if len(entered) < len(entries):
-                missing = entries.keys() - entered
-                raise Delivered([member for member in members if member.claim.job_id in missing])
+                ]
+                if entries and not await ledger.enter_many(session, entries):
+                    raise Delivered
             for member in members:
                 member.claim.committing = True
             await session.commit()
@@ -163,6 +159,19 @@ class Batches:
         finally:
             for member in members:
                 member.claim.committing = False
+            await end_session(session)
+
+    async def _known(self, members: Sequence[Member]) -> set[str]:
+        """Who has an outcome already; all of them, should nobody be able to tell: each alone finds out."""
+        job_ids = [member.claim.job_id for member in members]
+        session = self._sessions()
+        try:
+            async with asyncio.timeout(self._timeout_seconds):
+                return await ledger.known(session, job_ids) or set(job_ids)
+        except Exception as error:  # noqa: BLE001  # every exception is told apart by the table
+            _halves(members, error)  # raises when nothing can be tried
+            return set(job_ids)
+        finally:
             await end_session(session)
 
 

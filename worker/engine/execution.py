@@ -4,6 +4,7 @@ import asyncio
 import json
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime
 from typing import Protocol, assert_never
 
@@ -40,8 +41,8 @@ class Batched(Protocol):
     def takes(self, claim: Claim) -> bool:
         """Whether a claim may share a session with others of its kind."""
 
-    async def run(self, claims: Sequence[Claim], tell: Callable[[Claim, Attempt], None]) -> None:
-        """Try claims once; tell what each came to; raises only when it is cancelled."""
+    async def run(self, claims: Sequence[Claim], tell: Callable[[Sequence[tuple[Claim, Attempt]]], None]) -> None:
+        """Try claims once; tell what they came to, as soon as it is known; raises only when it is cancelled."""
 
 
 Tick = Callable[[str], Awaitable[None]]
@@ -59,6 +60,7 @@ class Execution:
         worker: this worker's name, for dead letters.
         max_tries: after how many tries a job is dead that meets a fault of the engine's own.
         database_lost: told why, whenever a job could not be tried.
+        gathered: what is logged within it may be written at once.
     """
 
     def __init__(
@@ -71,6 +73,7 @@ class Execution:
         worker: str,
         max_tries: int,
         database_lost: Callable[[str], None],
+        gathered: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
         self._effects = effects
         self._batched = batched
@@ -79,6 +82,7 @@ class Execution:
         self._worker = worker
         self._max_tries = max_tries
         self._database_lost = database_lost
+        self._gathered = gathered
         self._journal = Journal()
 
     def sharing(self, job: Job) -> str | None:
@@ -95,9 +99,11 @@ class Execution:
         for job in jobs:
             job.started_ms = started_ms
 
-        def tell(claim: Claim, attempt: Attempt) -> None:
-            job = left.pop(id(claim))
-            settle(job, self._conclude(job, attempt))
+        def tell(attempts: Sequence[tuple[Claim, Attempt]]) -> None:
+            with self._gathered():
+                for claim, attempt in attempts:
+                    job = left.pop(id(claim))
+                    settle(job, self._conclude(job, attempt))
 
         try:
             if self._batched is not None:

@@ -13,6 +13,8 @@ from worker.engine.job import Job
 # As much is claimed ahead as ended within this time: enough to be busy while the next claim is under way, and little
 # enough that a worker which dies keeps few jobs waiting for their leases to end.
 AHEAD_SECONDS = 0.05
+# A batch is longer under way than a job, and so is the claim of what fills some.
+BATCHES_AHEAD_SECONDS = 0.1
 LONGEST_CLAIM = 500
 
 
@@ -55,6 +57,7 @@ class Lanes:
         """Whether one of them runs."""
         self._held = 0
         """How many wait or run, those on their last try not counted before they run."""
+        self._ahead_seconds = AHEAD_SECONDS if batch_size == 1 else BATCHES_AHEAD_SECONDS
         self._pace = Pace()
 
     def __len__(self) -> int:
@@ -74,7 +77,7 @@ class Lanes:
         """How many more jobs are to be claimed now; 0 while there is enough to do."""
         if self._last_tries or self._alone:
             return 0
-        most = max(2 * self._count, round(self._pace.per_second * AHEAD_SECONDS))
+        most = max(2 * self._count, round(self._pace.per_second * self._ahead_seconds))
         return min(most - self._held, LONGEST_CLAIM) if self._held <= most // 2 else 0
 
     def add(self, jobs: Iterable[Job], last_tries: Iterable[Job]) -> None:

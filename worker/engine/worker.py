@@ -10,7 +10,7 @@ import signal
 import socket
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -66,6 +66,7 @@ class EngineWorker(Worker):
         ticks: makes what runs scheduled jobs, likewise.
         database_ready: returns when the database answers, and raises while it does not.
         options: how the engine runs.
+        gathered: what is logged within it may be written at once.
         arq: the arguments of arq's `Worker`; `redis_pool` among them.
     """
 
@@ -77,6 +78,7 @@ class EngineWorker(Worker):
         ticks: Callable[[dict[Any, Any]], Mapping[str, Tick]],
         database_ready: Callable[[dict[Any, Any]], Awaitable[None]],
         options: Options,
+        gathered: Callable[[], AbstractContextManager[None]] = nullcontext,
         **arq: Any,
     ) -> None:
         super().__init__(**arq)
@@ -85,6 +87,7 @@ class EngineWorker(Worker):
         self._make_batched = batched
         self._make_ticks = ticks
         self._options = options
+        self._gathered = gathered
         self._redis = Outage("redis")
         self._database = Outage("database")
         self._queue = Queue(
@@ -136,6 +139,7 @@ class EngineWorker(Worker):
             worker=self.name,
             max_tries=self._options.max_tries,
             database_lost=self._database_lost,
+            gathered=self._gathered,
         )
         listener = Listener(self.pool, [keys.wake(self.queue_name), keys.control(self.queue_name)], self._hear)
         actors = [

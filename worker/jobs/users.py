@@ -28,7 +28,7 @@ async def create_users(session: AsyncSession, messages: Sequence[CreateUser]) ->
     for message, row in zip(reversed(messages), reversed(rows), strict=True):
         answers.append(names.conflict(message) if row is None else User.model_validate(row))
         if row is not None:
-            names.forget(row.id)
+            names.forget(row["id"])
     return answers[::-1]
 
 
@@ -92,8 +92,8 @@ class Names:
                 names._wanted[column][value] += 1
         if any(names._wanted.values()):
             for row in await users.holders(session, *(set(wanted) for wanted in names._wanted.values())):
-                names._holders["email"][row.email] = row.id
-                names._holders["username"][row.username] = row.id
+                for column in ("email", "username"):
+                    names._holders[column][row[column]] = row["id"]
         return names
 
     def taken(self, wish: CreateUser | UserChanges, user_id: int | None = None) -> list[str]:

@@ -5,8 +5,10 @@ Exceptions are told by their types and places; their texts, which hold values, s
 
 import logging
 import sys
-from collections.abc import Mapping, MutableMapping
-from typing import Any, Literal
+import time
+from collections.abc import Iterator, Mapping, MutableMapping
+from contextlib import contextmanager
+from typing import Any, BinaryIO, Literal
 
 import structlog
 from pydantic_core import to_json
@@ -18,20 +20,64 @@ from worker.engine.classify import describe
 _ARQ_ABOUT_ITSELF = ("Starting worker for", "redis_version=", "shutdown on", "redis connection", "recording health")
 
 
+class _Lines:
+    """Our own JSON lines on their way out. To write one costs as much as to make it: a batch's are written at once."""
+
+    def __init__(self) -> None:
+        self._file: BinaryIO = sys.stdout.buffer
+        self._held: list[bytes] = []
+        self._gathering = False
+
+    def go_to(self, file: BinaryIO) -> None:
+        """Write to this file from now on."""
+        self._file = file
+
+    @contextmanager
+    def gathered(self) -> Iterator[None]:
+        """Write what is logged meanwhile at once, at the end. Nothing may be awaited within."""
+        self._gathering = True
+        try:
+            yield
+        finally:
+            self._gathering = False
+            self._write()
+
+    def _log(self, line: bytes) -> None:
+        self._held.append(line)
+        if not self._gathering:
+            self._write()
+
+    # What structlog calls.
+    debug = info = warning = error = critical = _log
+
+    def _write(self) -> None:
+        if not self._held:
+            return
+        # Whole lines in one piece, so that other threads' come before or behind.
+        held, self._held = [*self._held, b""], []
+        self._file.write(b"\n".join(held))
+        self._file.flush()
+
+
+_LINES = _Lines()
+gathered = _LINES.gathered
+
+
 def configure(log_format: Literal["json", "console"], level: str) -> None:
     """Send all logs, those of libraries too, to standard output in one form. May be called again."""
     # Our own events do not take the way through the standard library: it would cost a job more than its whole claim.
+    _LINES.go_to(sys.stdout.buffer)
     structlog.configure(
-        processors=[
+        processors=[_as_line]
+        if log_format == "json"
+        else [
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             _describe_exception,
             _renderer(log_format),
         ],
-        logger_factory=structlog.BytesLoggerFactory(sys.stdout.buffer)
-        if log_format == "json"
-        else structlog.WriteLoggerFactory(sys.stdout),
+        logger_factory=(lambda *_: _LINES) if log_format == "json" else structlog.WriteLoggerFactory(sys.stdout),
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
         cache_logger_on_first_use=False,
     )
@@ -59,6 +105,28 @@ def _renderer(log_format: Literal["json", "console"]) -> structlog.typing.Proces
     if log_format == "console":
         return structlog.dev.ConsoleRenderer(colors=sys.stdout.isatty())
     return structlog.processors.JSONRenderer(serializer=_to_json)
+
+
+def _as_line(_logger: Any, method: str, event: MutableMapping[str, Any]) -> bytes:
+    """All of structlog's steps for a JSON line in one: its own chain of them costs three times as much."""
+    event = structlog.contextvars.merge_contextvars(_logger, method, event)
+    if "exc_info" in event or "exception" in event:
+        _describe_exception(_logger, method, event)
+    event["level"] = method
+    event["timestamp"] = _now()
+    return _to_json(event)
+
+
+_second: tuple[int, str] = 0, ""
+
+
+def _now() -> str:
+    """The time as ISO 8601 has it, in UTC."""
+    global _second  # noqa: PLW0603  # formatting a second once is enough
+    seconds, micros = divmod(time.time_ns() // 1000, 1_000_000)
+    if _second[0] != seconds:
+        _second = seconds, time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
+    return f"{_second[1]}.{micros:06d}Z"
 
 
 def _to_json(event: Any, **_: Any) -> bytes:
