@@ -21,6 +21,21 @@ def new_id() -> str:
     return uuid7().hex
 
 
+_UUID7_IN_HEX = re.compile(r"[0-9a-f]{12}7[0-9a-f]{3}[89ab][0-9a-f]{15}")
+
+
+def made_ms(job_id: str) -> int | None:
+    """When an id of `new_id` was made, in milliseconds of its maker's Unix clock; None for any other id.
+
+    >>> made_ms("018bcfe5680070009000000000000000@user:42"), made_ms("import-7")
+    (1700000000000, None)
+    """
+    base = job_id[:32]
+    if len(job_id) > len(base) and job_id[32] != "@":
+        return None
+    return int(base[:12], 16) if _UUID7_IN_HEX.fullmatch(base) else None
+
+
 def job_id(base: str, ordering_key: str | None) -> str:
     """Join an id part and an ordering key.
 

@@ -214,10 +214,11 @@ class Model(State):
             for score, job_id in due:
                 if not self._has_turn(job_id, score):
                     continue
+                fetched = self._fetch(job_id)
                 self.tries[job_id] = self.tries.get(job_id, 0) + 1
                 self.leases[job_id] = token
                 self.queue[job_id] = change.given(change.seen.queue, job_id, LEASE_MS)
-                taken.append(Taken(job_id, score, *self._fetch(job_id), self.tries[job_id]))
+                taken.append(Taken(job_id, score, *fetched, self.tries[job_id]))
         if taken:
             self.last_claims[claimer.encode()] = (token, [(one.job_id, one.score) for one in taken])
         return taken
@@ -256,7 +257,10 @@ class Model(State):
             return None, PayloadState.FOREIGN
         if len(payload) > MAX_PAYLOAD_BYTES:
             return None, PayloadState.TOO_LARGE
-        return payload, PayloadState.CANCEL if job_id in self.abort else PayloadState.FETCHED
+        if job_id in self.abort:
+            return payload, PayloadState.CANCEL
+        known = job_id in self.tries or job_id in self.results
+        return payload, PayloadState.FETCHED if known else PayloadState.FRESH
 
     # Settling.
 

@@ -35,6 +35,7 @@ from tests.integration.test_transaction import (
     silenceable,
 )
 from worker.database.engine import create_sessions
+from worker.database.owned import OwnedSession
 from worker.engine.batch import Batches
 from worker.engine.job import Job
 from worker.engine.leases import interrupt
@@ -310,7 +311,9 @@ async def test_of_two_engines_with_the_same_batch_one_has_the_effects_and_both_t
     claims = some(8) if kind == "create_user" else await some_posts(desk, 8)
 
     async def deliver(session: type[AsyncSession]) -> list[Attempt]:
-        sessions = async_sessionmaker(desk.another_engine(), class_=session, expire_on_commit=False)
+        sessions = async_sessionmaker(
+            desk.another_engine(), class_=session, expire_on_commit=False, sync_session_class=OwnedSession
+        )
         return await desk.run(desk.batches(sessions=sessions), deepcopy(claims))
 
     # When: both are given the same batch.

@@ -264,11 +264,26 @@ async def test_payloads_that_are_not_fetched(redis: Redis) -> None:
 
     assert found == {
         b"large": (None, PayloadState.TOO_LARGE),
-        b"fits": (b"x" * 10, PayloadState.FETCHED),
+        b"fits": (b"x" * 10, PayloadState.FRESH),
         b"list": (None, PayloadState.FOREIGN),
         b"gone": (None, PayloadState.MISSING),
         b"\xff\xfe": (None, PayloadState.MISSING),
     }
+
+
+async def test_only_what_was_never_claimed_and_has_no_result_is_fresh(redis: Redis, queue: Queue) -> None:
+    await enqueue(redis, "new")
+    await enqueue(redis, "given-back")
+    (new, back) = await claim(queue)
+    await queue.release([back.lease])
+    await queue.complete([Completion(new.lease, b"{}", "")])
+    await do(redis, "SET", keys.job("new"), "again")
+    await do(redis, "ZADD", NAME, 1, "new")
+
+    found = {job.lease.job_id: (job.state, job.tries) for job in await claim(queue)}
+
+    assert (new.state, back.state) == (PayloadState.FRESH, PayloadState.FRESH)
+    assert found == {b"new": (PayloadState.FETCHED, 1), b"given-back": (PayloadState.FETCHED, 1)}
 
 
 async def test_a_payload_of_any_type_is_buried_whole(redis: Redis, queue: Queue) -> None:

@@ -6,7 +6,7 @@ import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
 import asyncpg  # type: ignore[import-untyped]
@@ -18,6 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 from producers.messages import CreateUser, Deleted, Message, Reply, User
 from worker.database import users
 from worker.database.engine import Timeouts, create_engine, create_sessions
+from worker.database.owned import OwnedSession
 from worker.engine.outcome import Attempt, Dead, Done, Rejected, Release, Retry
 from worker.engine.transaction import Claim, Transaction
 from worker.jobs import REGISTRY, AnyJobType, JobType, Rejection
@@ -103,10 +104,28 @@ async def bench(database_url: str, engine: AsyncEngine, sql: Any, eventually: An
             await other.dispose()
 
 
+class Claims:
+    """The jobs of which there were claims in this test."""
+
+    job_ids: ClassVar[set[str]] = set()
+    known_to_be_first = False
+    """Whether a first claim is known to be one."""
+
+
+@pytest.fixture(autouse=True, params=["row-first", "row-last"])
+def _first_claims(request: pytest.FixtureRequest) -> Iterator[None]:
+    """All holds where nothing is known of a job, and where it is known that this is its first claim."""
+    Claims.known_to_be_first = request.param == "row-last"
+    yield
+    Claims.job_ids.clear()
+
+
 def claim(name: str = "ada", *, job_id: str = "job-1", tries: int = 1) -> Claim:
     """A claim of a job that creates a user."""
     fields = {"email": f"{name}@example.com", "username": name, "hashed_password": HASH}
-    return Claim(job_id, "create_user", fields, tries)
+    first = Claims.known_to_be_first and tries == 1 and job_id not in Claims.job_ids
+    Claims.job_ids.add(job_id)
+    return Claim(job_id, "create_user", fields, tries, first=first)
 
 
 async def create_user(session: AsyncSession, message: CreateUser) -> User:
@@ -136,6 +155,7 @@ async def test_effect_ledger_and_reply_are_one_transaction(bench: Bench) -> None
     assert HASH not in row + attempt.reply
 
 
+@pytest.mark.parametrize("_first_claims", ["row-first"], indirect=True)
 async def test_nothing_is_to_be_seen_before_the_commit(bench: Bench) -> None:
     seen = []
 
@@ -152,6 +172,7 @@ async def test_nothing_is_to_be_seen_before_the_commit(bench: Bench) -> None:
     assert await bench.users() == ["ada"]
 
 
+@pytest.mark.parametrize("_first_claims", ["row-first"], indirect=True)
 async def test_a_hundred_deliveries_are_one_effect_and_one_outcome(bench: Bench) -> None:
     # Given: a hundred deliveries of one job, sixteen at a time, from two engines with eight connections each.
     async def slow(session: AsyncSession, message: CreateUser) -> User:
@@ -175,6 +196,52 @@ async def test_a_hundred_deliveries_are_one_effect_and_one_outcome(bench: Bench)
     assert sum(job.redelivered for job in jobs) == 99
     assert len({repr(attempt) for attempt in attempts}) == 1
     assert isinstance(attempts[0], Done)
+    assert await bench.users() == ["ada"]
+    assert await bench.ledger() == [("job-1", "done", None)]
+
+
+@pytest.mark.parametrize("_first_claims", ["row-last"], indirect=True)
+async def test_a_first_try_that_another_has_overtaken_leaves_no_second_effect(bench: Bench) -> None:
+    # Given: a first try that has had its effect and not yet its ledger row, and a second that began with the row.
+    go = asyncio.Event()
+
+    async def slow(session: AsyncSession, message: CreateUser) -> User:
+        reply = await create_user(session, message)
+        await go.wait()
+        return reply
+
+    first, second = claim(), claim(tries=2)
+    trying = asyncio.create_task(bench.transaction(slow).run(first))
+    await bench.eventually(lambda: bench.sql(f"SELECT ({OPEN}) = 1"))
+    overtaking = asyncio.create_task(bench.transaction().run(second))
+    await bench.waiting()
+
+    # When: each waits for what the other has, and PostgreSQL ends one of them.
+    go.set()
+    attempts = await asyncio.gather(trying, overtaking)
+
+    # Then:
+    (done,) = [attempt for attempt in attempts if isinstance(attempt, Done)]
+    (failed,) = [attempt for attempt in attempts if not isinstance(attempt, Done)]
+    assert isinstance(failed, Retry)
+    assert await bench.transaction().run(claim(tries=3)) == done
+    assert await bench.users() == ["ada"]
+    assert await bench.ledger() == [("job-1", "done", None)]
+
+
+@pytest.mark.parametrize("_first_claims", ["row-last"], indirect=True)
+@pytest.mark.parametrize("name", ["ada", "bob"])
+async def test_what_passes_for_a_first_try_and_is_none_has_the_outcome_of_the_first(bench: Bench, name: str) -> None:
+    done = await bench.transaction().run(claim(job_id="job-1"))
+    again = Claim("job-1", "create_user", claim(name).fields, 1, first=True)
+
+    attempt = await bench.transaction().run(again)
+
+    # With another content it is another request; and nothing of either is to be seen.
+    assert (
+        attempt == done if name == "ada" else attempt == Rejected("conflict", "this job id stands for another content")
+    )
+    assert again.redelivered
     assert await bench.users() == ["ada"]
     assert await bench.ledger() == [("job-1", "done", None)]
 
@@ -438,6 +505,19 @@ async def test_a_handler_that_rolls_back_by_itself_does_not_pass_for_done(bench:
     assert await bench.ledger() == []
 
 
+async def test_a_handler_that_commits_by_itself_is_refused_before_anything_is_committed(bench: Bench) -> None:
+    async def meddle(session: AsyncSession, message: CreateUser) -> User:
+        reply = await create_user(session, message)
+        await session.commit()
+        return reply
+
+    attempt = await bench.transaction(meddle).run(claim())
+    assert isinstance(attempt, Retry)
+    assert "TransactionEnded" in attempt.detail
+    assert await bench.users() == []
+    assert await bench.ledger() == []
+
+
 async def test_a_handler_that_overlooks_an_error_of_the_database_does_not_pass_for_done(bench: Bench) -> None:
     async def overlook(session: AsyncSession, message: CreateUser) -> User:
         reply = await create_user(session, message)
@@ -535,6 +615,7 @@ async def test_a_cancelled_try_leaves_no_trace(bench: Bench, wait: Handler) -> N
     assert isinstance(await bench.transaction().run(claim()), Done)
 
 
+@pytest.mark.parametrize("_first_claims", ["row-first"], indirect=True)
 async def test_a_delivery_that_is_cancelled_while_it_waits_for_the_first_leaves_no_trace(bench: Bench) -> None:
     go = asyncio.Event()
 
@@ -635,7 +716,7 @@ class Held(AsyncSession):
 async def test_a_frozen_first_try_cannot_commit_what_was_buried(bench: Bench) -> None:
     # Given: a first try that stops after BEGIN and before its first statement.
     Held.stopped, Held.go = asyncio.Event(), asyncio.Event()
-    sessions = async_sessionmaker(bench.engine, class_=Held, expire_on_commit=False)
+    sessions = async_sessionmaker(bench.engine, class_=Held, expire_on_commit=False, sync_session_class=OwnedSession)
     frozen_job = claim(tries=MAX_TRIES)
     frozen = asyncio.create_task(bench.transaction(sessions=sessions).run(frozen_job))
     await Held.stopped.wait()
@@ -744,7 +825,7 @@ async def test_a_database_that_nobody_listens_for_is_no_try(bench: Bench) -> Non
             attempt = await transaction.run(job)
             assert isinstance(attempt, Release)
             assert "s3cret" not in attempt.detail
-    assert bench.calls == 0
+    assert bench.calls == len([job for job in jobs if job.first])  # the others ask the ledger before
 
 
 async def test_a_database_that_lets_nobody_in_is_no_try(bench: Bench) -> None:
@@ -1010,7 +1091,9 @@ async def test_a_server_that_falls_silent_is_no_try(bench: Bench, when: str) -> 
 
     async with proxy() as url:
         engine = bench.another_engine(url, answer_seconds=0.5)
-        sessions = async_sessionmaker(engine, class_=SilentAtCommit, expire_on_commit=False)
+        sessions = async_sessionmaker(
+            engine, class_=SilentAtCommit, expire_on_commit=False, sync_session_class=OwnedSession
+        )
         first = await bench.transaction(and_then_silence, sessions=sessions).run(claim())
         assert isinstance(first, Release)
         proxy.silent = False

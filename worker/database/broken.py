@@ -3,6 +3,7 @@
 import time
 from typing import Any
 
+import asyncpg  # type: ignore[import-untyped]
 from sqlalchemy import Connection, Engine, event
 from sqlalchemy.engine import ExceptionContext
 
@@ -12,7 +13,10 @@ _USED_AT = "used_at"
 
 
 class ConnectionLost(Exception):
-    """The connection failed, or the server did not answer in time: nothing is known of what was sent last."""
+    """The connection failed, or none could be made, or the server did not answer in time.
+
+    Nothing is known of what was sent last.
+    """
 
     sqlstate = "08006"
 
@@ -21,6 +25,18 @@ class LeftIdle(Exception):
     """The server ended a transaction that sent nothing for longer than it may: no fault of the server's."""
 
     sqlstate = "25P03"
+
+
+async def connect(*args: Any, **options: Any) -> Any:
+    """asyncpg's `connect`, which by itself only says that something is wrong with a socket, whosever it is.
+
+    Raises:
+        ConnectionLost: when there is no way to the server.
+    """
+    try:
+        return await asyncpg.connect(*args, **options)
+    except OSError as error:  # time-outs are such, too
+        raise ConnectionLost from error
 
 
 def tell_broken(engine: Engine, idle_seconds: float) -> None:

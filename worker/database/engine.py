@@ -8,8 +8,9 @@ from sqlalchemy import URL, make_url, text
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 
-from worker.database.broken import tell_broken
+from worker.database.broken import connect, tell_broken
 from worker.database.models import Base
+from worker.database.owned import OwnedSession
 from worker.database.ping import ping_only_idle
 
 # Any number will do, as long as every version of the worker uses the same one.
@@ -73,6 +74,7 @@ def create_engine(url: str, *, pool_size: int, timeouts: Timeouts = Timeouts(), 
         # No value of a statement reaches an error's text.
         hide_parameters=True,
         connect_args={
+            "async_creator_fn": connect,
             "timeout": timeouts.connect_seconds,
             "command_timeout": timeouts.answer_seconds,
             "server_settings": {
@@ -91,7 +93,7 @@ def create_engine(url: str, *, pool_size: int, timeouts: Timeouts = Timeouts(), 
 
 def create_sessions(engine: AsyncEngine) -> async_sessionmaker[AsyncSession]:
     """Sessions whose objects stay readable after the commit, without another query."""
-    return async_sessionmaker(engine, expire_on_commit=False)
+    return async_sessionmaker(engine, expire_on_commit=False, sync_session_class=OwnedSession)
 
 
 @asynccontextmanager

@@ -8,6 +8,7 @@ from sqlalchemy import any_, delete, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from worker.database.models import LedgerRow, Outcome
+from worker.database.owned import TransactionEnded
 from worker.database.statements import execute, fetch
 
 
@@ -22,10 +23,6 @@ class Entry:
     detail: str | None = None
     reply: str | None = None
     digest: bytes | None = None
-
-
-class TransactionEnded(Exception):
-    """A handler ended the transaction that it was given: its effect and its record are no longer one."""
 
 
 _INSERT = """

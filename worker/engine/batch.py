@@ -8,20 +8,18 @@ back, so that a second delivery has no effect here either.
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from pydantic import ValidationError
-from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
-from sqlalchemy.orm import Session, SessionTransaction
 
 from producers import ids, wire
 from producers.messages import Message
 from worker.database import ledger
-from worker.database.ledger import Entry, TransactionEnded
+from worker.database.ledger import Entry
+from worker.database.owned import kept_open
 from worker.engine.classify import classify
 from worker.engine.outcome import Attempt, Done, Rejected, Release
 from worker.engine.transaction import Claim, Transaction, end_session
@@ -142,7 +140,7 @@ class Batches:
         session = self._sessions()
         try:
             async with asyncio.timeout(self._timeout_seconds):
-                with _the_transaction_is_ours(session.sync_session):
+                with kept_open(session):
                     answers = await handler(session, [member.message for member in members])
                 attempts = [_attempt(answer) for answer in answers]
                 entries = [
@@ -219,35 +217,3 @@ def _entry(member: Member, attempt: Done | Rejected) -> Entry:
     if isinstance(attempt, Done):
         return Entry(claim.job_id, claim.job, "done", reply=attempt.reply, digest=member.digest)
     return Entry(claim.job_id, claim.job, "rejected", code=attempt.code, detail=attempt.detail, digest=member.digest)
-
-
-@contextmanager
-def _the_transaction_is_ours(session: Session) -> Iterator[None]:
-    """Let nobody end the transaction meanwhile: effects and ledger rows would no longer be one.
-
-    Raises:
-        TransactionEnded: when somebody tries to commit, or has rolled back or closed the session.
-    """
-    ended = False
-
-    def before_commit(_session: Session) -> None:
-        if not session.in_nested_transaction():
-            raise TransactionEnded
-
-    def after_transaction_end(_session: Session, transaction: SessionTransaction) -> None:
-        nonlocal ended
-        ended = ended or transaction.parent is None
-
-    listeners: dict[str, Callable[..., None]] = {
-        "before_commit": before_commit,
-        "after_transaction_end": after_transaction_end,
-    }
-    for name, listener in listeners.items():
-        event.listen(session, name, listener)
-    try:
-        yield
-        if ended:
-            raise TransactionEnded
-    finally:
-        for name, listener in listeners.items():
-            event.remove(session, name, listener)

@@ -1,6 +1,7 @@
 """Claiming: as long as there is room for jobs, and both servers are there."""
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
@@ -84,10 +85,11 @@ class Claimer:
             self._redis.met(reason(error))
             return 0.0
         self._redis.over()
+        remembered_since_ms = time.time() * 1000 - self._queue.result_ms
         jobs: list[Job] = []
         last_tries: list[Job] = []
         for claimed in claims.jobs:
-            job = read(claimed)
+            job = read(claimed, remembered_since_ms=remembered_since_ms)
             self._leases.hold(job)
             (last_tries if 1 < self._max_tries <= claimed.tries else jobs).append(job)
         self._lanes.add(jobs, last_tries)

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from producers import wire
+from producers import ids, wire
 from worker.engine.outcome import Dead
 from worker.engine.queue import Claimed, PayloadState
 from worker.engine.transaction import Claim
@@ -38,8 +38,8 @@ class Job:
     """Its lease ended while it ran: it is another worker's."""
 
 
-def read(claimed: Claimed) -> Job:
-    """Decode what was claimed."""
+def read(claimed: Claimed, *, remembered_since_ms: float) -> Job:
+    """Decode what was claimed, when Redis remembers what ended since a time."""
     claim = Claim(claimed.lease.job_id.decode("utf-8", "backslashreplace"), "unknown", {}, claimed.tries)
     if claimed.payload is None:
         return Job(claimed, claim, _NO_PAYLOAD[claimed.state])
@@ -48,5 +48,8 @@ def read(claimed: Claimed) -> Job:
     except wire.WireError as error:
         return Job(claimed, claim, Dead("undecodable", str(error)))
     claim.job, claim.fields = envelope.f, envelope.k
+    # What had ended before would be remembered, for it cannot have ended before it was made.
+    made_ms = ids.made_ms(claim.job_id) if claimed.state is PayloadState.FRESH else None
+    claim.first = made_ms is not None and made_ms > remembered_since_ms
     cancelled = claimed.state is PayloadState.CANCEL
     return Job(claimed, claim, None, envelope.h.get("producer"), envelope.et, cancelled=cancelled)

@@ -25,6 +25,8 @@ class PayloadState(IntEnum):
     """The payload's key is of a type other than string."""
     CANCEL = 4
     """It was fetched, and somebody wants the job cancelled."""
+    FRESH = 5
+    """It was fetched, and Redis knows nothing of the job: no claim of it before this one, and no result."""
 
 
 _STATES = tuple(PayloadState)
@@ -98,7 +100,7 @@ class Queue:
         self._keys = [name]
         self._wake = keys.wake(name)
         self._lease_ms = lease_ms
-        self._result_ms = result_ms
+        self.result_ms = result_ms
         self._max_payload_bytes = max_payload_bytes
         self._claimer = secrets.token_hex(8)
         self._unanswered: deque[str] = deque(maxlen=1000)
@@ -128,7 +130,7 @@ class Queue:
 
     async def complete(self, completions: Sequence[Completion]) -> list[bool]:
         """Settle jobs that ended, done or rejected; whether each was still held."""
-        arguments: list[str | bytes | int] = [self._result_ms]
+        arguments: list[str | bytes | int] = [self.result_ms]
         for item in completions:
             arguments += item.lease.job_id, item.lease.token, item.result, item.channel
         return _held(await self._run(COMPLETE, arguments))
@@ -149,7 +151,7 @@ class Queue:
 
     async def bury(self, burials: Sequence[Burial]) -> list[bool]:
         """Settle jobs that are dead; whether each was still held."""
-        arguments: list[str | bytes | int] = [self._result_ms]
+        arguments: list[str | bytes | int] = [self.result_ms]
         for item in burials:
             arguments += item.lease.job_id, item.lease.token, item.result, item.channel, item.letter
         return _held(await self._run(BURY, arguments))

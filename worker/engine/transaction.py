@@ -3,11 +3,14 @@
 The ledger row comes first. A second delivery of a job whose first is still running waits on that row, and then finds
 the stored outcome, which it returns instead of running the handler. So whatever happens in between (a crash, a lost
 answer to COMMIT, two workers with one job), the effect is there once, and the outcome never changes.
+
+Of a job that nothing is known of, the row comes last, with the reply, which spares a round trip. Should it be there by
+then all the same, the effect is rolled back, and the stored outcome returned.
 """
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pydantic import ValidationError
@@ -20,6 +23,7 @@ from producers.messages import Message, problems
 from worker.database import ledger
 from worker.database.ledger import Entry
 from worker.database.models import Outcome as OutcomeName
+from worker.database.owned import kept_open
 from worker.engine.classify import classify, describe, waited
 from worker.engine.outcome import Attempt, Dead, Done, Outcome, Rejected, Release, Retry
 from worker.jobs.registry import AnyJobType
@@ -36,6 +40,8 @@ class Claim:
     fields: dict[str, Any]
     tries: int
     """How many tries of it have begun, this one included."""
+    first: bool = False
+    """Whether, for all that is known, nobody has tried it before."""
     redelivered: bool = False
     """Whether the job had its outcome already, so that nothing was run."""
     committing: bool = False
@@ -96,21 +102,32 @@ class Transaction:
 
     async def _attempt(self, claim: Claim, job: AnyJobType, message: Message[Any], digest: bytes) -> Attempt:
         session = self._sessions()
-        tried = False
+        entry = Entry(claim.job_id, claim.job, "done", digest=digest)
+        entering = False
         try:
             async with asyncio.timeout(self._timeout_seconds):
-                if not await ledger.enter(session, Entry(claim.job_id, claim.job, "done", digest=digest)):
-                    return await self._stored(session, claim, digest)
-                tried = True
-                reply = (await job.handler(session, message)).model_dump_json()
-                await ledger.set_reply(session, claim.job_id, reply)
+                if not claim.first:
+                    entering = True
+                    if not await ledger.enter(session, entry):
+                        return await self._stored(session, claim, digest)
+                    entering = False
+                with kept_open(session):
+                    reply = (await job.handler(session, message)).model_dump_json()
+                if claim.first:
+                    entering = True
+                    if not await ledger.enter(session, replace(entry, reply=reply)):
+                        return await self._stored(session, claim, digest)
+                else:
+                    await ledger.set_reply(session, claim.job_id, reply)
             claim.committing = True
             await session.commit()
             # With its commit the session has given its connection back.
             return Done(reply)
         except Exception as error:  # noqa: BLE001  # every exception is told apart by the table
             attempt = classify(error)
-            if not tried and not isinstance(attempt, Release):
+            if isinstance(attempt, Release) or not entering or claim.committing:
+                return attempt
+            if waited(error) or not claim.first:
                 return Release(f"the ledger could not be asked: {describe(error)}", outage=not waited(error))
             return attempt
         finally:

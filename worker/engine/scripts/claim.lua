@@ -10,7 +10,8 @@
 --
 -- Returns the milliseconds until something in the queue is due again (-1: nothing is), then five values a job:
 --   id, the payload (or false), tries begun (this one included), the score it had,
---   state: 0 payload, 1 no payload, 2 too large, 3 a key of another type, 4 payload, and the job is to be cancelled
+--   state: 0 payload, 1 no payload, 2 too large, 3 a key of another type, 4 payload, and the job is to be cancelled,
+--   5 payload, and nothing is known of the job: it was not claimed before, and has no result
 --
 -- A claimed job's score is the end of its lease: it is out of sight of all workers and comes back by itself. A due job
 -- whose ordering key is held by another job of the queue is parked: listed under the key, its score out of reach. Each
@@ -94,6 +95,7 @@ while found < count and looks_left > 0 and bytes_left > 0 do
     local id, score = due[i], due[i + 1]
     looks_left = looks_left - 1
     if has_turn(id, score) then
+      local known = redis.call('EXISTS', tries_key(id), result_key(id)) > 0
       local tries = redis.pcall('INCR', tries_key(id))
       if type(tries) == 'table' then -- not a number: a stranger's
         redis.call('SET', tries_key(id), '1')
@@ -103,7 +105,8 @@ while found < count and looks_left > 0 and bytes_left > 0 do
       moves[#moves + 1], moves[#moves + 2] = until_score, id
       claim[#claim + 1], claim[#claim + 2] = id, score
       local payload, state = fetch(id)
-      if cancelling and state == 0 and to_be_cancelled(id) then state = 4 end
+      if state == 0 and not known then state = 5 end
+      if cancelling and payload and to_be_cancelled(id) then state = 4 end
       local at = 5 * found + 2
       claimed[at], claimed[at + 1], claimed[at + 2], claimed[at + 3], claimed[at + 4] = id, payload, tries, score, state
       found = found + 1
