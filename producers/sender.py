@@ -103,8 +103,8 @@ class Sender:
         options: list[str | bytes | int] = []
         for number, job in enumerate(jobs, 1):
             arguments += job.job_id, job.payload
-            if job.delay_ms or job.due_ms or job.idempotency_key is not None:
-                idempotency = "" if job.idempotency_key is None else keys.idempotency(job.idempotency_key)
+            if job.delay_ms or job.due_ms or job.digest:
+                idempotency = keys.idempotency(job.idempotency_key) if job.digest and job.idempotency_key else ""
                 options += number, job.delay_ms, job.due_ms, idempotency, job.digest
         return [self._queue, keys.clock(self._queue)], arguments + options
 

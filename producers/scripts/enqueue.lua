@@ -11,7 +11,7 @@
 -- ARGV[4]  jobs      how many there are: at most some thousands, as Lua passes no more than 8000 values at once
 -- then two for each job:
 --   id, payload
--- then five for each job that is deferred or has an idempotency key:
+-- then five for each job that is deferred or has an idempotency key to be remembered:
 --   number           which job it is, from 1
 --   delay_ms         due this long after Redis's now; 0: not delayed
 --   due_ms           due at this time of the Unix clock; 0: no such time
