@@ -35,7 +35,7 @@ def idempotency(key: str) -> str:
 
 
 def clock(queue: str) -> str:
-    """String: the last score given out in this queue, in microseconds; the next one is larger."""
+    """Hash: the last score given out in this queue, in microseconds (the next one is larger), and Redis's own time."""
     return f"{queue}:clock"
 
 

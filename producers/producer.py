@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from types import TracebackType
 from typing import Any, Self, TypeVar, Unpack
 
-from producers import ids, keys
+from producers import ids, keys, wire
 from producers.connection import ANSWER_TIMEOUT_SECONDS, connect
 from producers.errors import EnqueueError, SomeRefused
 from producers.handle import JobHandle
@@ -23,7 +23,7 @@ from producers.messages import (
     UpdateUser,
     User,
 )
-from producers.request import Options, Request, build
+from producers.request import Options, Request, build, encode
 from producers.results import Results
 from producers.sender import Sender
 
@@ -65,7 +65,7 @@ class Producer:
         if len(name) > LONGEST_NAME:
             raise ValueError(f"name must have at most {LONGEST_NAME} characters")
         me = f"{name}:{ids.new_id()}"
-        self._headers = {"producer": me}
+        self._headers = wire.headers_json({"producer": me})
         if timeout_seconds <= 0:
             raise ValueError("timeout_seconds must be more than 0")
         # A silent Redis must not hold a single try for longer than all of them may take.
@@ -165,7 +165,7 @@ class Producer:
             RedisUnavailable, RedisRefused, IdempotencyConflict, QueueFull: the job was not accepted.
             EnqueueUnconfirmed: it may have been; repeat the call with the error's idempotency key.
         """
-        job = Request(message, **options).encode(self._headers)
+        job = Request(message, **options).encode(self._headers) if options else encode(message, self._headers)
         (accepted,) = await self._sender.send([job])
         if isinstance(accepted, EnqueueError):
             raise accepted
@@ -179,7 +179,8 @@ class Producer:
         """
         handles: list[JobHandle[Any]] = []
         outcomes: list[JobHandle[Any] | EnqueueError] = []
-        encoded = ((job if isinstance(job, Request) else Request(job)).encode(self._headers) for job in jobs)
+        headers = self._headers
+        encoded = (job.encode(headers) if isinstance(job, Request) else encode(job, headers) for job in jobs)
         async for piece, answers in self._sender.send_all(encoded):
             for job, accepted in zip(piece, answers, strict=True):
                 if isinstance(accepted, EnqueueError):

@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 
 from redis.asyncio import Redis
 from redis.exceptions import AuthenticationError, BusyLoadingError, InvalidResponse, RedisError, ResponseError
@@ -22,6 +22,7 @@ from producers.request import Encoded
 from producers.scripts import ENQUEUE, NotSent
 
 JOBS_A_CALL = 500
+JOBS_A_TURN = 20
 BYTES_A_CALL = 4 * 1024 * 1024
 IDEMPOTENCY_MS = 24 * 60 * 60 * 1000
 
@@ -64,11 +65,11 @@ class Sender:
         """
         sending: asyncio.Task[tuple[list[Encoded], list[bool | EnqueueError]]] | None = None
         try:
-            for piece in pieces(jobs):
-                if sending is not None:
-                    yield await sending
+            async for piece in pieces(jobs):
+                sent = None if sending is None else await sending
                 sending = asyncio.create_task(self._sent(piece))
-                await asyncio.sleep(0)  # it goes out before the next is encoded
+                if sent is not None:
+                    yield sent  # the caller looks at it while Redis is at work again
             if sending is not None:
                 yield await sending
         except Exception:
@@ -98,14 +99,14 @@ class Sender:
         return [self._outcome(job, answer) for job, answer in zip(jobs, answers, strict=True)]
 
     def _arguments(self, jobs: Sequence[Encoded]) -> tuple[list[str], list[str | bytes | int]]:
-        script_keys = [self._queue, keys.clock(self._queue)]
-        script_args: list[str | bytes | int] = [keys.wake(self._queue), self._max_queued, IDEMPOTENCY_MS]
-        for job in jobs:
-            job_key = keys.job(job.job_id)
-            idempotency = job_key if job.idempotency_key is None else keys.idempotency(job.idempotency_key)
-            script_keys += job_key, keys.result(job.job_id), idempotency
-            script_args += job.job_id, job.payload, job.delay_ms, job.due_ms, job.digest
-        return script_keys, script_args
+        arguments: list[str | bytes | int] = [keys.wake(self._queue), self._max_queued, IDEMPOTENCY_MS, len(jobs)]
+        options: list[str | bytes | int] = []
+        for number, job in enumerate(jobs, 1):
+            arguments += job.job_id, job.payload
+            if job.delay_ms or job.due_ms or job.digest:
+                idempotency = keys.idempotency(job.idempotency_key) if job.digest and job.idempotency_key else ""
+                options += number, job.delay_ms, job.due_ms, idempotency, job.digest
+        return [self._queue, keys.clock(self._queue)], arguments + options
 
     def _outcome(self, job: Encoded, answer: int) -> bool | EnqueueError:
         match answer:
@@ -145,8 +146,11 @@ def _after_silence(job: Encoded, answer: bool | EnqueueError) -> bool | EnqueueE
             return answer
 
 
-def pieces(jobs: Iterable[Encoded]) -> Iterator[list[Encoded]]:
-    """Cut jobs into calls that are bounded in number and in bytes, so that none holds Redis up for long."""
+async def pieces(jobs: Iterable[Encoded]) -> AsyncIterator[list[Encoded]]:
+    """Cut jobs into calls that are bounded in number and in bytes, so that none holds Redis up for long.
+
+    To take jobs is to encode them. So every few of them all others get their turn: what is under way goes out.
+    """
     piece: list[Encoded] = []
     size = 0
     for job in jobs:
@@ -155,5 +159,7 @@ def pieces(jobs: Iterable[Encoded]) -> Iterator[list[Encoded]]:
             piece, size = [], 0
         piece.append(job)
         size += len(job.payload)
+        if len(piece) % JOBS_A_TURN == 0:
+            await asyncio.sleep(0)
     if piece:
         yield piece

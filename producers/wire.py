@@ -107,17 +107,25 @@ def digest(job: str, fields: bytes) -> bytes:
     return hashlib.blake2b(job.encode() + b"\n" + fields, digest_size=DIGEST_BYTES).digest()
 
 
-def encode(job: str, fields: bytes, *, enqueue_time_ms: int, headers: dict[str, str] | None = None) -> bytes:
-    """A job's payload.
+def encode(job: str, fields: bytes, *, enqueue_time_ms: int, headers: bytes = b"") -> bytes:
+    """A job's payload; `headers` as `headers_json` gives them.
 
     >>> encode("delete_user", b'{"user_id":1}', enqueue_time_ms=1700000000000)
     b'{"f":"delete_user","k":{"user_id":1},"a":[],"t":null,"et":1700000000000,"v":1}'
     """
     # The fields are JSON already; encoding them twice would cost more than all the rest.
-    tail = b',"h":' + to_json(headers) + b"}" if headers else b"}"
-    return b'{"f":%s,"k":%s,"a":[],"t":null,"et":%d,"v":%d%s' % (
-        _quoted(job), fields, enqueue_time_ms, CONTRACT_VERSION, tail,
+    return b'{"f":%s,"k":%s,"a":[],"t":null,"et":%d,"v":%d%s}' % (
+        _quoted(job), fields, enqueue_time_ms, CONTRACT_VERSION, b',"h":' + headers if headers else b"",
     )  # fmt: skip
+
+
+def headers_json(headers: dict[str, str]) -> bytes:
+    """Headers as a payload has them. Those of one producer are the same for all its jobs, so it makes them once.
+
+    >>> headers_json({"producer": "web"})
+    b'{"producer":"web"}'
+    """
+    return to_json(headers)
 
 
 @lru_cache(maxsize=256)

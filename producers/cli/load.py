@@ -8,7 +8,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from producers import ids
+from producers import ids, wire
 from producers.cli.records import BadLine, Record
 from producers.errors import EnqueueError, EnqueueUnconfirmed, RedisRefused, RedisUnavailable
 from producers.messages import MESSAGES, problems
@@ -82,7 +82,7 @@ class Load:
         self._sender: Sender | None = None
         self._refuse = refuse
         self._progress = progress
-        self._headers = {"producer": socket.gethostname()}
+        self._headers = wire.headers_json({"producer": socket.gethostname()})
         self._jobs: list[tuple[int, Encoded]] = []
         self._bytes = 0
 

@@ -1,15 +1,20 @@
 """The Lua scripts of this package, one operation a file, and how a script is called."""
 
 import hashlib
+from asyncio import StreamWriter
 from collections.abc import Sequence
 from importlib.resources import files
 from typing import Any
 
 from hiredis import pack_command
 from redis.asyncio import Redis
+from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import InvalidResponse, NoScriptError, RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
+
+AT_ONCE_BYTES = 64 * 1024
+"""A command that asyncio takes at once, whatever the socket does: what it holds back before it makes writers wait."""
 
 
 class NotSent(RedisError):
@@ -40,14 +45,26 @@ class Script:
             raise NotSent(str(error)) from error
         try:
             try:
-                await connection.send_packed_command(_packed("EVALSHA", self._sha, len(keys), *keys, *args))
-                return await connection.read_response()
+                return await _answer(connection, _packed("EVALSHA", self._sha, len(keys), *keys, *args))
             except NoScriptError:
                 # Redis restarted, or somebody flushed its scripts: EVAL runs it and keeps it.
-                await connection.send_packed_command(_packed("EVAL", self._source, len(keys), *keys, *args))
-                return await connection.read_response()
+                return await _answer(connection, _packed("EVAL", self._source, len(keys), *keys, *args))
         finally:
             await pool.release(connection)
+
+
+async def _answer(connection: AbstractConnection, command: bytes) -> Any:
+    """Send a command and read what comes back."""
+    writer = connection._writer  # noqa: SLF001
+    # Not every connection has a socket: that of an in-memory Redis has none.
+    if not isinstance(writer, StreamWriter) or len(command) > AT_ONCE_BYTES:
+        await connection.send_packed_command(command)
+    else:
+        # redis-py would send it in a task of its own (`asyncio.wait_for`, before Python 3.12), so that a socket that
+        # takes nothing more cannot hold it up for ever. What fits the buffer is handed over at once.
+        await connection.check_health()  # type: ignore[no-untyped-call]
+        writer.write(command)
+    return await connection.read_response()
 
 
 def _packed(*words: str | bytes | int) -> bytes:

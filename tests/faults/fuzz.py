@@ -137,7 +137,8 @@ class Fuzz:
         job = self.chance.choice(list(FIELDS))
         headers = self.chance.choice([None, {"producer": "p"}, {"traceparent": "00-" + MARKER}, {MARKER: MARKER}])
         fields = change(json.dumps(FIELDS[job]).encode())
-        return wire.encode(job, fields, enqueue_time_ms=1_700_000_000_000, headers=headers)
+        in_json = wire.headers_json(headers) if headers else b""
+        return wire.encode(job, fields, enqueue_time_ms=1_700_000_000_000, headers=in_json)
 
     def _mutated(self) -> bytes:
         return self._spoiled(self._envelope(bytes))

@@ -110,6 +110,8 @@ MUTATIONS = {
         b"redis.call('DEL', job_key(id))",
     ),
     "a key waits for who was taken out": (b"if holder and redis.call('ZSCORE', queue, holder) then", b"if holder then"),
+    "the known are accepted again": (b"local some_known = jobs > 0", b"local some_known = false"),
+    "a call knows not what it has accepted": (b"    accepted[id] = true\n", b""),
     "two jobs have one place": (b"      last_us = last_us + 1\n", b""),
     "the clock steps back": (
         b"if raw_us >= now then return raw_us, now end",

@@ -50,9 +50,7 @@ def queue(redis: Redis) -> Queue:
 async def enqueue(redis: Redis, *job_ids: str, payload: bytes = b"{}") -> None:
     """Accept jobs as a producer does."""
     for job_id in job_ids:
-        job = keys.job(job_id)
-        script_keys = [NAME, keys.clock(NAME), job, keys.result(job_id), job]
-        await ENQUEUE(redis, script_keys, [keys.wake(NAME), 0, 1000, job_id, payload, 0, 0, ""])
+        await ENQUEUE(redis, [NAME, keys.clock(NAME)], [keys.wake(NAME), 0, 1000, 1, job_id, payload])
 
 
 async def claim(queue: Queue, count: int = 100) -> list[Claimed]:

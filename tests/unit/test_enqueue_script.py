@@ -21,7 +21,7 @@ from producers import (
 )
 from producers.request import Encoded
 from producers.scripts import ENQUEUE
-from producers.sender import IDEMPOTENCY_MS, Sender, pieces
+from producers.sender import IDEMPOTENCY_MS, JOBS_A_CALL, Sender, pieces
 
 QUEUE = keys.DEFAULT_QUEUE
 CLOCK = keys.clock(QUEUE)
@@ -185,6 +185,55 @@ async def test_jobs_are_in_the_order_they_were_accepted_within_a_call_and_betwee
     assert len(set(scores)) == 200
 
 
+async def test_jobs_of_all_kinds_in_one_call_of_the_largest_size_are_each_taken_by_what_is_said_of_them(
+    redis: Redis,
+) -> None:
+    due = datetime.now(UTC) + timedelta(days=1)
+    kinds: list[dict[str, Any]] = [{}, {"idempotency_key": "z"}, {"defer_by": 60}, {}, {"defer_until": due}]
+    jobs = [
+        job(number + 1, **{**kind, **({"idempotency_key": f"z{number}"} if "idempotency_key" in kind else {})})
+        for number in range(JOBS_A_CALL)
+        for kind in [kinds[number % len(kinds)]]
+    ]
+
+    assert await send(redis, *jobs) == [True] * JOBS_A_CALL
+
+    at_once = [one.job_id for one in jobs if not one.delay_ms and not one.due_ms]
+    delayed = {one.job_id for one in jobs if one.delay_ms}
+    at_a_time = {one.job_id for one in jobs if one.due_ms}
+    order = await queued(redis)
+    assert order[: len(at_once)] == at_once
+    assert set(order[len(at_once) : -len(at_a_time)]) == delayed
+    assert set(order[-len(at_a_time) :]) == at_a_time
+    payloads = await redis.mget([keys.job(one.job_id) for one in jobs])
+    assert payloads == [one.payload for one in jobs]
+    digests = [one.digest.encode() for one in jobs if one.idempotency_key]
+    assert await redis.mget([keys.idempotency(one.idempotency_key) for one in jobs if one.idempotency_key]) == digests
+
+
+async def test_some_of_a_call_are_known_and_the_others_are_accepted_in_order(redis: Redis) -> None:
+    known = [job(number) for number in range(1, 51)]
+    fresh = [job(number) for number in range(1, 51)]
+    await send(redis, *known)
+    await redis.set(keys.result(fresh[7].job_id), "{}")  # that one has ended already
+
+    answers = await send(redis, *(one for pair in zip(fresh, known, strict=True) for one in pair))
+
+    assert answers == [new and number != 7 for number in range(50) for new in (True, False)]
+    assert await queued(redis) == [one.job_id for one in [*known, *fresh[:7], *fresh[8:]]]
+
+
+async def test_an_idempotency_key_twice_in_one_call_is_accepted_once_or_a_conflict(redis: Redis) -> None:
+    first, same = job(1, idempotency_key="a"), job(1, idempotency_key="a")
+    other, others_own = job(2, idempotency_key="a"), job(2, idempotency_key="b")
+
+    answers = await send(redis, first, same, other, others_own)
+
+    assert (answers[0], answers[1], answers[3]) == (True, False, True)
+    assert isinstance(answers[2], IdempotencyConflict)
+    assert await queued(redis) == [first.job_id, others_own.job_id]
+
+
 async def test_the_order_holds_when_the_clock_steps_back(redis: Redis) -> None:
     # Given a last score that is ahead of the clock, as after a step back.
     await set_clock(redis, str(FAR_US))
@@ -328,7 +377,7 @@ async def test_a_job_s_own_key_of_another_type_is_known_and_left_as_it_is(redis:
 
 
 async def test_no_job_at_all_is_no_error(redis: Redis) -> None:
-    assert await ENQUEUE(redis, [QUEUE, CLOCK], [keys.wake(QUEUE), 0, IDEMPOTENCY_MS]) == []
+    assert await ENQUEUE(redis, [QUEUE, CLOCK], [keys.wake(QUEUE), 0, IDEMPOTENCY_MS, 0]) == []
     assert await contents(redis) == {}
 
 
@@ -344,11 +393,11 @@ async def test_redis_s_own_refusal_is_told_as_it_is(redis: Redis) -> None:
         await ENQUEUE(redis, [], [])
 
 
-def test_calls_are_bounded_in_number_and_in_bytes() -> None:
+async def test_calls_are_bounded_in_number_and_in_bytes() -> None:
     small = [job() for _ in range(1001)]
     large = [Encoded("id", b"x" * 1_500_000, 0, 0, None, "", DeleteUser.reply_type()) for _ in range(5)]
 
-    assert [len(piece) for piece in pieces(small)] == [500, 500, 1]
-    assert [len(piece) for piece in pieces(large)] == [2, 2, 1]
-    assert [one for piece in pieces(small) for one in piece] == small
-    assert list(pieces([])) == []
+    assert [len(piece) async for piece in pieces(small)] == [500, 500, 1]
+    assert [len(piece) async for piece in pieces(large)] == [2, 2, 1]
+    assert [one async for piece in pieces(small) for one in piece] == small
+    assert [piece async for piece in pieces([])] == []

@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from producers import CreatePost, DeleteUser, JobCancelled, JobDead, JobError, JobRejected, UpdateUser, User, wire
 from producers.errors import DEAD_CODES, REJECTED_CODES
 from producers.messages import CONTENT_LENGTH, MAX_ID, MESSAGES
-from producers.wire import WireError, decode, decode_result, dumps, encode, fields_json, loads
+from producers.wire import WireError, decode, decode_result, dumps, encode, fields_json, headers_json, loads
 
 JOB = b'{"f":"delete_user","k":{"user_id":1},"a":[],"t":null,"et":1700000000000}'
 RESULT = b'{"f":"delete_user","k":{},"a":[],"t":1,"et":1,"st":2,"ft":3,"q":"arq:queue","id":"x","s":%s,"r":%s}'
@@ -65,7 +65,8 @@ def test_a_message_comes_back_as_it_was(author_id: int, title: str, content: str
 def test_headers_come_back_and_may_be_missing() -> None:
     fields = fields_json(DeleteUser(user_id=1))
 
-    assert decode(encode("delete_user", fields, enqueue_time_ms=1, headers={"producer": "a"})).h == {"producer": "a"}
+    headers = headers_json({"producer": "a"})
+    assert decode(encode("delete_user", fields, enqueue_time_ms=1, headers=headers)).h == {"producer": "a"}
     assert decode(encode("delete_user", fields, enqueue_time_ms=1)).h == {}
     assert decode(JOB).v == 1
 
@@ -97,7 +98,8 @@ def test_a_job_of_a_stock_client_is_read() -> None:
 
 
 def test_stock_arq_reads_our_job() -> None:
-    payload = encode("delete_user", b'{"user_id":1}', enqueue_time_ms=1700000000000, headers={"producer": "a"})
+    headers = headers_json({"producer": "a"})
+    payload = encode("delete_user", b'{"user_id":1}', enqueue_time_ms=1700000000000, headers=headers)
 
     job = deserialize_job(payload, deserializer=loads)
     assert (job.function, list(job.args), job.kwargs) == ("delete_user", [], {"user_id": 1})
