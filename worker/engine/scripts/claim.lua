@@ -86,37 +86,53 @@ local function fetch(id)
   return payload, 0
 end
 
-local moves, claim = {}, {token}
+-- The number of the try that begins now, of a job that may have been tried before.
+local function count_try(id)
+  local tries = redis.pcall('INCR', tries_key(id))
+  if type(tries) ~= 'table' then return tries end
+  redis.call('SET', tries_key(id), '1') -- not a number: a stranger's
+  return 1
+end
+
+local claim = {token}
 while found < count and looks_left > 0 and bytes_left > 0 do
   local due = redis.call('ZRANGE', queue, '-inf', as_score(now), 'BYSCORE', 'LIMIT', 0,
     math.min(count - found, looks_left), 'WITHSCORES')
   if #due == 0 then break end
+  looks_left = looks_left - #due / 2
+  local turns, names = {}, {}
   for i = 1, #due, 2 do
     local id, score = due[i], due[i + 1]
-    looks_left = looks_left - 1
     if has_turn(id, score) then
-      local known = redis.call('EXISTS', tries_key(id), result_key(id)) > 0
-      local tries = redis.pcall('INCR', tries_key(id))
-      if type(tries) == 'table' then -- not a number: a stranger's
-        redis.call('SET', tries_key(id), '1')
-        tries = 1
-      end
-      redis.call('SET', lease_key(id), token, 'PX', ARGV[2])
-      moves[#moves + 1], moves[#moves + 2] = until_score, id
-      claim[#claim + 1], claim[#claim + 2] = id, score
-      local payload, state = fetch(id)
-      if state == 0 and not known then state = 5 end
-      if cancelling and payload and to_be_cancelled(id) then state = 4 end
-      local at = 5 * found + 2
-      claimed[at], claimed[at + 1], claimed[at + 2], claimed[at + 3], claimed[at + 4] = id, payload, tries, score, state
-      found = found + 1
-      if bytes_left <= 0 then break end
+      local n = #turns
+      turns[n + 1], turns[n + 2] = id, score
+      names[n + 1], names[n + 2] = tries_key(id), result_key(id)
     end
   end
-  if #moves > 0 then
-    redis.call('ZADD', queue, unpack(moves))
-    moves = {}
+  -- Hardly ever is one of them known, so one look at all usually is the only one. (What a command costs is the call.)
+  local some_known = #names > 0 and redis.call('EXISTS', unpack(names)) > 0
+  local moves, first_tries = {}, {}
+  for i = 1, #turns, 2 do
+    local id, score, tries, known = turns[i], turns[i + 1], 1, false
+    if some_known then known = redis.call('EXISTS', names[i], names[i + 1]) > 0 end
+    if known then
+      tries = count_try(id)
+    else
+      first_tries[#first_tries + 1], first_tries[#first_tries + 2] = names[i], '1'
+    end
+    redis.call('SET', lease_key(id), token, 'PX', ARGV[2])
+    moves[i], moves[i + 1] = until_score, id
+    claim[#claim + 1], claim[#claim + 2] = id, score
+    local payload, state = fetch(id)
+    if state == 0 and not known then state = 5 end
+    if cancelling and payload and to_be_cancelled(id) then state = 4 end
+    local at = 5 * found + 2
+    claimed[at], claimed[at + 1], claimed[at + 2], claimed[at + 3], claimed[at + 4] = id, payload, tries, score, state
+    found = found + 1
+    if bytes_left <= 0 then break end -- who had its turn and is not claimed keeps it
   end
+  if #moves > 0 then redis.call('ZADD', queue, unpack(moves)) end
+  if #first_tries > 0 then redis.call('MSET', unpack(first_tries)) end
 end
 if found > 0 then
   redis.call('DEL', last_claim)
