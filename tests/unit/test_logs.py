@@ -143,6 +143,21 @@ def test_configuring_again_changes_all_and_doubles_nothing(written: Callable[...
     assert [line["event"] for line in lines(second)] == ["three", "four"]
 
 
+def test_gathered_lines_are_written_at_once_in_their_order_whatever_is_raised(written: Callable[..., Written]) -> None:
+    read = written()
+    log = structlog.get_logger("ours")
+    log.info("zero")
+
+    with pytest.raises(LookupError), logs.gathered():
+        log.info("one")
+        log.error("two")
+        assert [line["event"] for line in lines(read)] == ["zero"]
+        fail()
+
+    log.info("three")
+    assert [line["event"] for line in lines(read)] == ["zero", "one", "two", "three"]
+
+
 # Exceptions
 
 
