@@ -52,10 +52,10 @@ class Workers:
         doomed: bool = False,
     ) -> None:
         """Start a worker, with more in its environment, or by another command; `doomed` when it will kill itself."""
-        self._count += 1
-        self._logs[number] = self.folder / f"worker-{self._count}.log"
         if (before := self.processes.get(number)) is not None and (fell := self._fell(number, before)):
             self.fallen.append(fell)
+        self._count += 1
+        self._logs[number] = self.folder / f"worker-{self._count}.log"
         own = {"PYTHONPATH": os.pathsep.join(filter(None, [INSIDE, os.environ.get("PYTHONPATH")]))}
         environment = {**os.environ, **own, "FAULTS_INSIDE": str(self.folder), **self.environment, **(extra or {})}
         with self._logs[number].open("wb") as log:
@@ -154,7 +154,7 @@ class Workers:
                 found.append(f"worker {number} has {memory_kb} kB and {files} open files")
             deadline = time.monotonic() + seconds
             # A worker that has nothing to do still looks for jobs now and then: it may be seen at that.
-            while (inside := await self._inside(process.pid, deadline)) is not None:
+            while (inside := await self._inside(process.pid)) is not None:
                 if inside["tasks"] <= MOST_TASKS and not inside["checked_out"]:
                     break
                 if time.monotonic() > deadline:
@@ -164,8 +164,9 @@ class Workers:
                 found.append(f"worker {number} does not answer: {self.log(number)[-500:]}")
         return found
 
-    async def _inside(self, pid: int, deadline: float) -> dict[str, int] | None:
+    async def _inside(self, pid: int, *, seconds: float = 10.0) -> dict[str, int] | None:
         """What a worker says of itself: how many tasks there are, and connections that are not in their pool."""
+        deadline = time.monotonic() + seconds
         answer = self.folder / f"{pid}.json"
         os.kill(pid, signal.SIGUSR2)
         while (said := _taken(answer)) is None:
