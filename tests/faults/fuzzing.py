@@ -44,10 +44,15 @@ async def fuzz(seed: int) -> Fuzzed:
     """Run the tests that fuzz, in a process of their own, with more than they have in `make test`."""
     with tempfile.TemporaryDirectory(prefix="fuzz-") as folder:
         report = Path(folder) / "report.xml"
-        words = ["-m", "pytest", "-q", "-p", "no:cacheprovider", f"--junit-xml={report}", _TESTS]
+        words = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "-o", "junit_family=xunit1", f"--junit-xml={report}"]
         environment = {**os.environ, "FAULTS_SEED": str(seed), "FUZZ_PAYLOADS": str(_PAYLOADS)}
         process = await asyncio.create_subprocess_exec(
-            sys.executable, *words, env=environment, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+            sys.executable,
+            *words,
+            _TESTS,
+            env=environment,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
         )
         try:
             output, _ = await process.communicate()

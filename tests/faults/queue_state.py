@@ -46,14 +46,15 @@ async def orphans(redis: Any, queue: str = QUEUE) -> list[str]:
 
 
 async def take_out(redis: Any, key: str, job_ids: Sequence[str], queue: str = QUEUE) -> None:
-    """Take jobs of one ordering key out of the queue by hand, while no worker is there."""
+    """Take jobs of one ordering key out of the queue by hand, while no worker is there.
+
+    Should one of them hold the key, it is left to the workers to find that out: others may wait behind it.
+    """
     for start in range(0, len(job_ids), 1000):
         some = job_ids[start : start + 1000]
         await redis.zrem(queue, *some)
         await redis.zrem(f"{queue}:parked:{key}", *some)
         await redis.delete(*(f"{prefix}{job_id}" for prefix in _OF_JOBS for job_id in some))
-    if text(await redis.hget(f"{queue}:holders", key) or b"") in set(job_ids):
-        await redis.hdel(f"{queue}:holders", key)
 
 
 def text(data: bytes) -> str:
