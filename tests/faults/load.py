@@ -80,10 +80,10 @@ class Load:
         )
         return user, mark
 
-    def new_post(self) -> Marked:
+    def new_post(self, author_id: int | None = None) -> Marked:
         """A post of a user who may be gone when it is that job's turn."""
         mark = self._mark("post")
-        return CreatePost(author_id=self._one_of(self.users), title=mark, content="Words. " * 20), mark
+        return CreatePost(author_id=author_id or self._one_of(self.users), title=mark, content="Words. " * 20), mark
 
     def rename(self, user_id: int | None = None) -> Marked:
         """A change of a user."""
