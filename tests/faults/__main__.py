@@ -105,7 +105,9 @@ def _plan(
         every = [nemesis for start in range(0, len(there), 6) for nemesis in (*there[start : start + 6], RANDOM)]
         for nemesis in [ALL[only]] if only else every:
             if size == 1 or nemesis.batches or only:
-                yield nemesis, How(chance.randrange(2**32) if seed is None else seed, seconds, size, without)
+                # Many jobs a transaction are many more jobs a second: of a campaign's time they get the larger part.
+                lasts = seconds if batch or size == 1 else 2 * seconds
+                yield nemesis, How(chance.randrange(2**32) if seed is None else seed, lasts, size, without)
                 seed = None
 
 
