@@ -1,52 +1,60 @@
 """The client: what it asked for, whether that was accepted, and what it was told of it."""
 
 import asyncio
+import itertools
 import json
+import math
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any, Literal
 
 from redis.exceptions import RedisError
 
-from producers import EnqueueError, EnqueueUnconfirmed, Message, Producer, Request, SomeRefused
+from producers import CreateUser, EnqueueError, EnqueueUnconfirmed, Message, Producer, Request, SomeRefused
 
 State = Literal["invoked", "ok", "failed", "unknown"]
+
+JOBS_A_CALL = 500
+"""As many as the producer hands to Redis at once: of one call either all are accepted or none."""
+LOOKED_AT = 2000
 
 
 @dataclass(slots=True, eq=False)
 class Asked:
-    """One enqueue, from its invocation on. Its place in the history is the order in which they were invoked."""
+    """One enqueue, from its invocation on. Its number is its place in the order in which they were invoked."""
 
     number: int
     base: str
     message: Message[Any]
     mark: str
     """What the rows that it makes or changes say; empty when it deletes."""
+    call: int
+    """The call that it was first part of: it was accepted by this one or by a later one."""
+    accepted_by: float = math.inf
+    """The call after which it is known to have been accepted; infinite while it is not."""
     state: State = "invoked"
-    placed: bool = True
-    """Whether it is known when it was accepted: by its first call, or not at all."""
     told: str | None = None
     """The first outcome that was seen, as JSON of what its result says."""
-    events: list[str] = field(default_factory=list)
+    events: list[tuple[float, str]] = field(default_factory=list)
+    key: str | None = field(init=False)
+    """The ordering key."""
+    job_id: str = field(init=False)
+    """The id, by the rule of the wire."""
 
-    @property
-    def key(self) -> str | None:
-        """The ordering key."""
-        return self.message.ordering_key
-
-    @property
-    def job_id(self) -> str:
-        """The id, by the rule of the wire."""
-        return self.base if self.key is None else f"{self.base}@{self.key}"
+    def __post_init__(self) -> None:
+        self.key = self.message.ordering_key
+        self.job_id = self.base if self.key is None else f"{self.base}@{self.key}"
 
     def note(self, event: str) -> None:
         """Something happened to it."""
-        self.events.append(f"{time.strftime('%H:%M:%S')}.{time.time_ns() // 1_000_000 % 1000:03d} {event}")
+        self.events.append((time.time(), event))
 
     def __str__(self) -> str:
-        return f"#{self.number} {self.job_id} {self.message.job} {self.mark} {self.state}: {'; '.join(self.events)}"
+        events = "; ".join(f"{datetime.fromtimestamp(at, UTC):%H:%M:%S.%f} {event}" for at, event in self.events)
+        return f"#{self.number} {self.job_id} {self.message.job} {self.mark} {self.state}: {events}"
 
 
 class Client:
@@ -62,8 +70,11 @@ class Client:
         self.producer = Producer(url, timeout_seconds=timeout_seconds)
         self.history: list[Asked] = []
         self.looks = looks
+        self.made: list[int] = []
+        """Users that are known to be there, the newest last."""
         self._run = run
         self._one_call = asyncio.Lock()
+        self._numbers, self._calls = itertools.count(1), itertools.count(1)
         self._untold: dict[str, Asked] = {}
 
     async def close(self) -> None:
@@ -73,38 +84,57 @@ class Client:
     async def enqueue(self, jobs: Sequence[tuple[Message[Any], str]]) -> list[Asked]:
         """Enqueue messages, each with the mark that its rows bear, and note what became of each."""
         asked = []
-        # One call after the other: of two at once nobody knows which was accepted first.
-        async with self._one_call:
-            for message, mark in jobs:
-                number = len(self.history) + 1
-                asked.append(Asked(number, f"{self._run}-{number}", message, mark))
-                self.history.append(asked[-1])
-            await self._send(asked)
+        for start in range(0, len(jobs), JOBS_A_CALL):
+            # One call after the other: of two at once nobody knows which was accepted first.
+            async with self._one_call:
+                call = next(self._calls)
+                some = []
+                for message, mark in jobs[start : start + JOBS_A_CALL]:
+                    number = next(self._numbers)
+                    some.append(Asked(number, f"{self._run}-{number}", message, mark, call))
+                self.history += some
+                asked += some
+                await self._send(some, call)
         return asked
 
     async def repeat(self, asked: Iterable[Asked]) -> None:
         """Enqueue again what is not sure to have been accepted, under the same ids."""
         unsure = [one for one in asked if one.state == "unknown"]
-        if unsure:
+        # What came together goes together: of one call all are accepted at once, by whichever attempt it is.
+        for _, together in itertools.groupby(unsure, key=lambda one: one.call):
             async with self._one_call:
-                await self._send(unsure)
+                await self._send(list(together), next(self._calls))
+
+    def forget(self, gone: Collection[Asked]) -> None:
+        """These were taken out by hand: nothing can be said of them."""
+        self.history = [one for one in self.history if one not in gone]
+        for one in gone:
+            self._untold.pop(one.job_id, None)
 
     async def watch(self) -> None:
         """Look at outcomes now and then, and keep the first that is seen of each."""
         while True:
+            # Some at a time, each in turn: a hundred thousand that wait must not take all the time there is.
+            some = list(itertools.islice(self._untold.values(), LOOKED_AT))
             with suppress(RedisError, OSError):
-                await self.look()
+                await self.look(some)
+            for one in some:
+                if self._untold.pop(one.job_id, None) is not None:
+                    self._untold[one.job_id] = one
             await asyncio.sleep(0.2)
 
-    async def look(self) -> None:
-        """Look once at all outcomes that were not seen yet."""
-        for start in range(0, len(waiting := list(self._untold.values())), 500):
+    async def look(self, asked: Sequence[Asked] | None = None) -> None:
+        """Look once at outcomes that were not seen yet: of these jobs, or of all."""
+        waiting = [one for one in (self._untold.values() if asked is None else asked) if one.told is None]
+        for start in range(0, len(waiting), 500):
             some = waiting[start : start + 500]
             for one, result in zip(some, await self.results(some), strict=True):
                 # Somebody else may have looked meanwhile.
                 if result is not None and self._untold.pop(one.job_id, None) is not None:
                     one.told = result
                     one.note(f"told {result[:80]}")
+                    if isinstance(one.message, CreateUser) and result.startswith("[true"):
+                        self.made.append(json.loads(result)[1]["id"])
 
     async def results(self, some: Sequence[Asked]) -> list[str | None]:
         """What the results of these jobs say now."""
@@ -119,11 +149,12 @@ class Client:
             tries |= {json.loads(data)["t"] for data in await self.looks.mget(keys) if data is not None}
         return tries
 
-    async def _send(self, asked: list[Asked]) -> None:
+    async def _send(self, asked: list[Asked], call: int) -> None:
         for one in asked:
             one.note("invoked")
             # Told or not, it may be accepted: an outcome may come.
-            self._untold.setdefault(one.job_id, one)
+            if one.told is None:
+                self._untold.setdefault(one.job_id, one)
         requests = [Request(one.message, idempotency_key=one.base) for one in asked]
         try:
             outcomes: Sequence[object] = await self.producer.enqueue_many(requests)
@@ -132,12 +163,12 @@ class Client:
         for one, outcome in zip(asked, outcomes, strict=True):
             match outcome:
                 case EnqueueUnconfirmed():
-                    one.state, one.placed = "unknown", False
+                    one.state = "unknown"
                 case EnqueueError():
                     # It may have been accepted by an earlier call that was not answered.
                     one.state = "unknown" if one.state == "unknown" else "failed"
                 case _:
-                    one.state = "ok"
+                    one.state, one.accepted_by = "ok", call
             one.note(one.state)
 
 

@@ -13,7 +13,9 @@ from tests.faults.house import House, house
 @pytest.fixture
 def seed() -> int:
     """What the run draws its randomness from; `FAULTS_SEED` repeats one."""
-    return int(os.environ.get("FAULTS_SEED", random.randrange(2**32)))  # noqa: S311  # not secret
+    seed = int(os.environ.get("FAULTS_SEED", random.randrange(2**32)))  # noqa: S311  # not secret
+    print(f"FAULTS_SEED={seed}")  # noqa: T201  # what repeats a failure
+    return seed
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")

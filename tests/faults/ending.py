@@ -12,8 +12,7 @@ from tests.faults.waiting import until
 LONGEST_BACKOFF_SECONDS = 8.0
 """Of a job with five tries: the wait before the last."""
 SETTLE_SECONDS = LEASE_SECONDS + LONGEST_BACKOFF_SECONDS + 5
-JOBS_A_SECOND = 40
-"""What the workers do at the least while they catch up, on the smallest machine."""
+"""The promise: what the load has left in the queue when the fault is over, some hundred jobs, is settled within."""
 
 
 async def settle(stage: Stage) -> Verdict:
@@ -21,7 +20,6 @@ async def settle(stage: Stage) -> Verdict:
     redis = stage.house.redis
     verdict = Verdict()
     began = time.monotonic()
-    allowed = SETTLE_SECONDS + await queue_state.waiting(redis) / JOBS_A_SECOND
 
     async def quiet() -> bool:
         return not await queue_state.waiting(redis)
@@ -30,14 +28,14 @@ async def settle(stage: Stage) -> Verdict:
         return not await queue_state.orphans(redis)
 
     try:
-        await until(quiet, seconds=allowed, what="all is settled")
+        await until(quiet, seconds=SETTLE_SECONDS, what="all is settled")
         stage.recovery_seconds = time.monotonic() - began
-        await until(tidy, seconds=allowed - stage.recovery_seconds, what="nothing is left over")
+        await until(tidy, seconds=SETTLE_SECONDS - stage.recovery_seconds, what="nothing is left over")
     except TimeoutError as error:
         stage.recovery_seconds = time.monotonic() - began
         left = await queue_state.waiting(redis)
         verdict.add("I7", f"{error}: {left} jobs in the queue", *await queue_state.orphans(redis))
-    verdict.add("I8", *stage.house.workers.wrong(), *await _connections(stage))
+    verdict.add("I8", *await stage.house.workers.wrong(), *await _connections(stage))
     return verdict
 
 
@@ -48,7 +46,9 @@ async def judged(stage: Stage, *, fault_free: bool = False) -> Verdict:
     final: list[str | None] = []
     for start in range(0, len(history), 500):
         final += await stage.client.results(history[start : start + 500])
-    return judge(history, final, await stage.house.observe(seen.look), fault_free=fault_free)
+    looked = await stage.house.observe(seen.look)
+    # Beside the loop: the workers' ways to their servers lead through this process.
+    return await asyncio.to_thread(judge, history, final, looked, fault_free=fault_free)
 
 
 async def ends_well(stage: Stage) -> None:

@@ -22,7 +22,12 @@ TAKEN = "taken@example.com"
 
 USERS = 16
 HOT = 4
-"""So many of the users, and of the posts, get half of the changes."""
+"""So many of the users, and of the posts, are changed again and again."""
+HOT_SHARE = 0.3
+"""What they get of all changes: more, and the workers would wait for them instead of being kept busy."""
+
+MET = 0.1
+"""So many of the users who come are changed later."""
 
 Marked = tuple[Message[Any], str]
 
@@ -50,6 +55,13 @@ class Load:
             self.drop_user: 1,
         }
 
+    def meet(self, made: list[int]) -> None:
+        """Users who have come take the places of such as may be gone, so that there is always something to change."""
+        while made:
+            user_id = made.pop()
+            if len(self.users) > HOT and self.chance.random() < MET:
+                self.users[self.chance.randrange(HOT, len(self.users))] = user_id
+
     def draw(self, count: int) -> list[Marked]:
         """Some jobs."""
         kinds = self.chance.choices(list(self._kinds), list(self._kinds.values()), k=count)
@@ -68,10 +80,10 @@ class Load:
         )
         return user, mark
 
-    def new_post(self) -> Marked:
+    def new_post(self, author_id: int | None = None) -> Marked:
         """A post of a user who may be gone when it is that job's turn."""
         mark = self._mark("post")
-        return CreatePost(author_id=self._one_of(self.users), title=mark, content="Words. " * 20), mark
+        return CreatePost(author_id=author_id or self._one_of(self.users), title=mark, content="Words. " * 20), mark
 
     def rename(self, user_id: int | None = None) -> Marked:
         """A change of a user."""
@@ -119,7 +131,7 @@ class Load:
     def _one_of(self, some: list[int], *, hot: bool = True) -> int:
         if not some:
             return ABSENT
-        if hot and self.chance.random() < 0.5:
+        if hot and self.chance.random() < HOT_SHARE:
             return self.chance.choice(some[:HOT])
         return self.chance.choice(some[HOT:])
 

@@ -29,11 +29,11 @@ class Model:
             self.wrong.append(f"{asked.job_id}: {entry.outcome} {entry.code or ''}, must be {outcome} {code or ''}")
         return entry.outcome == outcome == "done"
 
-    def compare(self, table: str, have: Mapping[int, Any], must: Mapping[int, Any]) -> None:
-        """Note where a table is not as it must be."""
+    def compare(self, key: str, have: Mapping[int, Any], must: Mapping[int, Any]) -> None:
+        """Note the ordering keys of what is not in its table as it must be."""
         for row_id in have.keys() | must.keys():
             if have.get(row_id) != must.get(row_id):
-                self.wrong.append(f"{table} {row_id}: is {have.get(row_id)}, must be {must.get(row_id)}")
+                self.wrong.append(f"{key}:{row_id} is {have.get(row_id)}, must be {must.get(row_id)}")
 
 
 def contradictions(history: Iterable[Asked], seen: Seen) -> list[str]:
@@ -46,8 +46,8 @@ def contradictions(history: Iterable[Asked], seen: Seen) -> list[str]:
         for asked, entry in entered:
             apply(model, asked, entry)
     model.posts = {i: post for i, post in model.posts.items() if post["author_id"] not in model.deleted_users}
-    model.compare("users", seen.users, model.users)
-    model.compare("posts", seen.posts, model.posts)
+    model.compare("user", seen.users, model.users)
+    model.compare("post", seen.posts, model.posts)
     return model.wrong
 
 

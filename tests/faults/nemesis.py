@@ -1,6 +1,7 @@
 """A nemesis, and a run with one: load, strike, heal, quiet, verdict."""
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -11,9 +12,9 @@ from tests.faults.house import House
 from tests.faults.stage import Stage
 from tests.faults.verdict import Verdict
 
-JOBS, LONG_JOBS = 200, 1000
-"""How many a run has at the least, in the short form and for each step of scale; more when the nemesis takes longer."""
-LONGEST_STRIKE_SECONDS = 120.0
+JOBS = 200
+"""How many a run has at the least; more when the nemesis takes longer."""
+LONGEST_STRIKE_SECONDS = 150.0
 
 Place = Literal["workers", "ways", "redis", "database", "jobs"]
 
@@ -24,11 +25,14 @@ class Nemesis:
 
     Attributes:
         number: its number in the specification.
-        strike: does harm, for some seconds, and undoes it or leaves that to healing.
+        strike: does harm, for some seconds, and undoes it or leaves that to healing; in the long form again and again.
         place: what it strikes; two that strike the same are not let loose at once.
         settings: what the workers are told, beside the usual.
         counts_no_try: an outage is nothing that a job is to blame for: all must be done at their first try.
         kills: it may bring so many tries of a job to a bad end that the job is given up.
+        batches: whether it is another thing for workers that do many jobs in a transaction.
+        idle: its long form leaves the machine time for something else.
+        once: a strike of the long form is all that a run has time for; it comes when the workers are well at work.
     """
 
     number: int
@@ -38,6 +42,9 @@ class Nemesis:
     settings: Mapping[str, str] = field(default_factory=dict)
     counts_no_try: bool = False
     kills: bool = False
+    once: bool = False
+    batches: bool = True
+    idle: bool = False
 
 
 @dataclass(frozen=True)
@@ -45,10 +52,12 @@ class How:
     """What a run is repeated by."""
 
     seed: int
-    scale: int = 1
-    """How many times the short form's jobs and faults."""
+    seconds: float = 0
+    """How long the nemesis strikes, at the least; 0: once, the short form."""
     batch: int = 1
     """At most so many jobs in one transaction."""
+    mutation: str | None = None
+    """What is taken away from the workers, so that an invariant must break."""
 
     @property
     def settings(self) -> dict[str, str]:
@@ -67,12 +76,17 @@ class Run:
     recovery_seconds: float
     verdict: Verdict
     notes: tuple[str, ...] = ()
+    seconds: float = 0.0
+    """How long it took, from empty servers to the verdict."""
 
     @property
     def command(self) -> str:
         """What repeats it."""
         how = self.how
-        return f"python -m tests.faults --only {self.nemesis} --seed {how.seed} --scale {how.scale} --batch {how.batch}"
+        words = ["python -m tests.faults --only", self.nemesis, "--seed", how.seed, "--batch", how.batch]
+        words += ["--seconds", f"{how.seconds:g}"] if how.seconds else []
+        words += ["--without", how.mutation] if how.mutation else []
+        return " ".join(map(str, words))
 
     def __str__(self) -> str:
         done = f"{self.jobs} jobs, {self.faults} faults, quiet after {self.recovery_seconds:.1f} s"
@@ -81,18 +95,21 @@ class Run:
 
 async def run(house: House, nemesis: Nemesis, how: How) -> Run:
     """Let a nemesis strike a loaded stage once; what it came to."""
-    stage = Stage(house, how.seed, how.scale, {**how.settings, **nemesis.settings})
+    began = time.monotonic()
+    stage = Stage(house, how.seed, how.seconds, {**how.settings, **nemesis.settings}, mutation=how.mutation)
     await stage.begin()
     watching = asyncio.create_task(stage.client.watch())
-    struck = asyncio.create_task(_bounded(nemesis, stage))
+    struck = asyncio.create_task(_struck(nemesis, stage))
+    loading = asyncio.create_task(stage.loaded(JOBS, struck))
     try:
-        await stage.loaded(JOBS if how.scale == 1 else LONG_JOBS * how.scale, struck)
+        await asyncio.wait({struck, loading}, return_when=asyncio.FIRST_EXCEPTION)
         await struck
+        await loading
         await house.heal()
         verdict = await settle(stage)
         seen = await judged(stage)
     finally:
-        await _over(watching, struck)
+        await _over(watching, struck, loading)
         await house.heal()
         await stage.end()
     verdict.jobs, verdict.around = seen.jobs, seen.around
@@ -107,12 +124,19 @@ async def run(house: House, nemesis: Nemesis, how: How) -> Run:
     if verdict.wrong:
         # What such workers are good for in the next run nobody knows.
         house.workers.end_all()
-    return Run(nemesis.name, how, verdict.jobs, stage.faults, stage.recovery_seconds, verdict, tuple(stage.notes))
+    notes, seconds = tuple(stage.notes), time.monotonic() - began
+    return Run(nemesis.name, how, verdict.jobs, stage.faults, stage.recovery_seconds, verdict, notes, seconds)
 
 
-async def _bounded(nemesis: Nemesis, stage: Stage) -> None:
-    async with asyncio.timeout(LONGEST_STRIKE_SECONDS * stage.scale):
+async def _struck(nemesis: Nemesis, stage: Stage) -> None:
+    """In the long form, strike again until the time is over."""
+    began = time.monotonic()
+    async with asyncio.timeout(LONGEST_STRIKE_SECONDS + stage.seconds):
+        if nemesis.once and stage.long:
+            await asyncio.sleep(stage.seconds / 2)
         await nemesis.strike(stage)
+        while time.monotonic() - began < stage.seconds and not nemesis.once:
+            await nemesis.strike(stage)
 
 
 async def _over(*tasks: asyncio.Task[None]) -> None:

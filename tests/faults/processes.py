@@ -1,6 +1,7 @@
 """Workers as real processes: started, frozen, stopped and killed, and looked at from outside."""
 
 import asyncio
+import json
 import os
 import signal
 import subprocess
@@ -14,6 +15,10 @@ SABOTAGED = ("-m", "tests.faults.sabotage")
 
 MOST_MEMORY_KB = 400_000
 MOST_FILES = 200
+MOST_TASKS = 40
+"""In a worker that has nothing to do."""
+
+INSIDE = str(Path(__file__).with_name("inside"))
 
 
 class Workers:
@@ -31,6 +36,8 @@ class Workers:
         """The pids of those that were ended, or were to end."""
         self.odd: set[int] = set()
         """The pids of those that are not as the others: no next run can use them."""
+        self.fallen: list[str] = []
+        """Those that ended though nothing ended them, and that others have replaced."""
         self.longest_start_seconds = 0.0
         self._logs: dict[int, Path] = {}
         self._began: dict[int, float] = {}
@@ -45,9 +52,12 @@ class Workers:
         doomed: bool = False,
     ) -> None:
         """Start a worker, with more in its environment, or by another command; `doomed` when it will kill itself."""
+        if (before := self.processes.get(number)) is not None and (fell := self._fell(number, before)):
+            self.fallen.append(fell)
         self._count += 1
         self._logs[number] = self.folder / f"worker-{self._count}.log"
-        environment = {**os.environ, **self.environment, **(extra or {})}
+        own = {"PYTHONPATH": os.pathsep.join(filter(None, [INSIDE, os.environ.get("PYTHONPATH")]))}
+        environment = {**os.environ, **own, "FAULTS_INSIDE": str(self.folder), **self.environment, **(extra or {})}
         with self._logs[number].open("wb") as log:
             process = subprocess.Popen([sys.executable, *command], env=environment, stdout=log, stderr=log)
         self.processes[number] = process
@@ -125,24 +135,64 @@ class Workers:
         self.processes.clear()
         self.meant_to_end.clear()
         self.odd.clear()
+        self.fallen.clear()
 
     @property
     def usual(self) -> bool:
         """Whether the workers are such that another run can use them."""
         return not self.odd & {process.pid for process in self.processes.values()}
 
-    def wrong(self) -> list[str]:
-        """Workers that ended though nothing ended them, or that have grown too large."""
-        found = []
+    async def wrong(self, *, seconds: float = 10.0) -> list[str]:
+        """Workers that ended though nothing ended them, that have grown too large, or that hold on to something."""
+        found, self.fallen = self.fallen, []
         for number, process in self.processes.items():
             if process.poll() is not None:
-                if process.pid not in self.meant_to_end:
-                    found.append(f"worker {number} ended with {process.returncode}: {self.log(number)[-500:]}")
+                found += filter(None, [self._fell(number, process)])
                 continue
-            memory_kb, files = _memory_kb(process.pid), len(list(Path(f"/proc/{process.pid}/fd").iterdir()))
+            memory_kb, files = _memory_kb(process.pid), _open_files(process.pid)
             if memory_kb > MOST_MEMORY_KB or files > MOST_FILES:
                 found.append(f"worker {number} has {memory_kb} kB and {files} open files")
+            deadline = time.monotonic() + seconds
+            # A worker that has nothing to do still looks for jobs now and then: it may be seen at that.
+            while (inside := await self._inside(process.pid)) is not None:
+                if inside["tasks"] <= MOST_TASKS and not inside["checked_out"]:
+                    break
+                if time.monotonic() > deadline:
+                    found.append(f"worker {number} has {inside['tasks']} tasks, {inside['checked_out']} connections")
+                    break
+            else:
+                found.append(f"worker {number} does not answer: {self.log(number)[-500:]}")
         return found
+
+    async def _inside(self, pid: int, *, seconds: float = 10.0) -> dict[str, int] | None:
+        """What a worker says of itself: how many tasks there are, and connections that are not in their pool."""
+        deadline = time.monotonic() + seconds
+        answer = self.folder / f"{pid}.json"
+        os.kill(pid, signal.SIGUSR2)
+        while (said := _taken(answer)) is None:
+            if time.monotonic() > deadline:
+                return None
+            await asyncio.sleep(0.02)
+        return said
+
+    def _fell(self, number: int, process: subprocess.Popen[bytes]) -> str | None:
+        """What there is to say of a worker that ended by itself; None when it did not."""
+        if process.poll() is None or process.pid in self.meant_to_end:
+            return None
+        return f"worker {number} ended with {process.returncode}: {self.log(number)[-500:]}"
+
+
+def _taken(answer: Path) -> dict[str, int] | None:
+    """What a file says, which is gone then; None while it is not there."""
+    if not answer.exists():
+        return None
+    said: dict[str, int] = json.loads(answer.read_text())
+    answer.unlink()
+    return said
+
+
+def _open_files(pid: int) -> int:
+    return len(list(Path(f"/proc/{pid}/fd").iterdir()))
 
 
 def _memory_kb(pid: int) -> int:

@@ -1,5 +1,6 @@
 """What Redis holds when all is quiet: nothing that belongs to no job."""
 
+from collections.abc import Sequence
 from typing import Any
 
 QUEUE = "arq:queue"
@@ -8,6 +9,11 @@ QUEUE = "arq:queue"
 async def waiting(redis: Any, queue: str = QUEUE) -> int:
     """How many jobs are in the queue, in whatever state."""
     return int(await redis.zcard(queue))
+
+
+async def in_reach(redis: Any, queue: str = QUEUE) -> int:
+    """How many of them are not parked."""
+    return int(await redis.zcount(queue, "-inf", "(1e15"))
 
 
 async def orphans(redis: Any, queue: str = QUEUE) -> list[str]:
@@ -37,6 +43,18 @@ async def orphans(redis: Any, queue: str = QUEUE) -> list[str]:
     ]
     found += [f"to be cancelled and not there: {text(one)}" for one in await redis.zrange("arq:abort", 0, -1)]
     return found
+
+
+async def take_out(redis: Any, key: str, job_ids: Sequence[str], queue: str = QUEUE) -> None:
+    """Take jobs of one ordering key out of the queue by hand, while no worker is there.
+
+    Should one of them hold the key, it is left to the workers to find that out: others may wait behind it.
+    """
+    for start in range(0, len(job_ids), 1000):
+        some = job_ids[start : start + 1000]
+        await redis.zrem(queue, *some)
+        await redis.zrem(f"{queue}:parked:{key}", *some)
+        await redis.delete(*(f"{prefix}{job_id}" for prefix in _OF_JOBS for job_id in some))
 
 
 def text(data: bytes) -> str:

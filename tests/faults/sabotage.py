@@ -24,8 +24,9 @@ from worker.engine import scripts
 from worker.jobs import REGISTRY
 
 KILL_AT, KILL_AFTER = "FAULTS_KILL_AT", "FAULTS_KILL_AFTER"
-BLOCKED, STUBBORN = "FAULTS_BLOCKED", "FAULTS_STUBBORN"
+BLOCKED, STUBBORN, HOARDING = "FAULTS_BLOCKED", "FAULTS_STUBBORN", "FAULTS_HOARDING"
 WITHOUT = "FAULTS_WITHOUT"
+OLDER = "FAULTS_OLDER"
 
 STEPS = ("claimed", "begin", "ledger", "effect", "commit sent", "commit answered", "settle sent")
 """Of a job's road; the worker kills itself when it comes by for the given time."""
@@ -93,7 +94,7 @@ def lay(mine: Mine) -> None:
     Script.__call__ = called  # type: ignore[method-assign]
 
 
-def misbehave(how: Callable[[], Any]) -> None:
+def misbehave(how: Callable[[Any], Any]) -> None:
     """Let some handlers do something else first."""
     calls = 0
 
@@ -102,21 +103,22 @@ def misbehave(how: Callable[[], Any]) -> None:
             nonlocal calls
             calls += 1
             if calls % EVERY == 0 and calls <= EVERY * MOST:
-                await how()
+                await how(session)
             return await handler(session, message)
 
         return unruly
 
     for name, job in REGISTRY.items():
-        REGISTRY[name] = dataclasses.replace(job, handler=wrap(job.handler))
+        set_based = None if job.set_based is None else wrap(job.set_based)
+        REGISTRY[name] = dataclasses.replace(job, handler=wrap(job.handler), set_based=set_based)
 
 
-async def block() -> None:
+async def block(_session: Any) -> None:
     """Hold the whole event loop up."""
     time.sleep(BLOCK_SECONDS)  # noqa: ASYNC251  # that is the fault
 
 
-async def be_stubborn() -> None:
+async def be_stubborn(_session: Any) -> None:
     """Go on after having been cancelled."""
     until = time.monotonic() + BLOCK_SECONDS
     while (left := until - time.monotonic()) > 0:
@@ -126,16 +128,34 @@ async def be_stubborn() -> None:
             continue
 
 
+hoard: list[Any] = []
+
+
+async def hold_on(session: Any) -> None:
+    """Keep a connection that nobody will give back, and tasks that never end."""
+    hoard.append(await session.bind.connect())
+    hoard.extend(asyncio.create_task(asyncio.sleep(3600)) for _ in range(50))
+
+
+def be_older() -> None:
+    """Have scripts of other texts, and so of other names: those of another version, which do the same."""
+    _rewrite(b"local function holds(id, token)", b"-- as it was\nlocal function holds(id, token)")
+
+
 def without_ledger() -> None:
     """Nothing remembers that a job has run."""
 
     async def enter(_session: Any, _entry: Any) -> bool:
         return True
 
+    async def enter_many(_session: Any, entries: Any) -> set[str]:
+        return {entry.job_id for entry in entries}
+
     async def set_reply(_session: Any, _job_id: str, _reply: str) -> None:
         return
 
     ledger.enter = enter  # type: ignore[assignment]
+    ledger.enter_many = enter_many  # type: ignore[assignment]
     ledger.set_reply = set_reply  # type: ignore[assignment]
 
 
@@ -185,6 +205,10 @@ def main() -> None:
         misbehave(block)
     if os.environ.get(STUBBORN):
         misbehave(be_stubborn)
+    if os.environ.get(HOARDING):
+        misbehave(hold_on)
+    if os.environ.get(OLDER):
+        be_older()
     if mutation := os.environ.get(WITHOUT):
         MUTATIONS[mutation]()
     sys.argv = ["worker", "run"]

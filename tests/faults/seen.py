@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,19 @@ class Effect:
 
 
 @dataclass(frozen=True, slots=True)
+class Entered:
+    """A row that the ledger was given, and the transaction that gave it."""
+
+    job_id: str
+    xid: str
+    began: datetime
+    """The transaction, by PostgreSQL's clock; the same clock says when it was committed."""
+    committed: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class Entry:
-    """A row of the ledger, and the transaction that entered it. `seq` is None when no entry was noted."""
+    """A row of the ledger. `seq` is its place among all that were entered, or None when no entry was noted."""
 
     job_id: str
     outcome: str
@@ -41,12 +53,13 @@ class Seen:
     """All that the database says of a run."""
 
     ledger: dict[str, Entry]
-    entered: Sequence[tuple[str, str]]
-    """Job id and transaction of each committed entry, in order."""
+    entered: Sequence[Entered]
+    """Each committed entry, in order."""
     effects: Sequence[Effect]
     changes: Sequence[tuple[str, str, str]]
     """Of outcomes: job id, what it was, what it became."""
-    overlaps: Sequence[str]
+    overlaps: Sequence[tuple[str, str | None]]
+    """Job id, and who had the key's transaction open, as far as that was still to be seen."""
     overlaps_seen: int
     twice_at_once: int
     users: dict[int, dict[str, Any]]
@@ -73,10 +86,10 @@ async def look(database: asyncpg.Connection) -> Seen:
     overlaps_seen, twice = await database.fetchrow(_SEQUENCES)
     return Seen(
         ledger={entry.job_id: entry for entry in entries},
-        entered=[tuple(row) for row in await database.fetch("SELECT job_id, xid::text FROM ledger_log ORDER BY seq")],
+        entered=[Entered(*row) for row in await database.fetch(_ENTERED)],
         effects=[Effect(*row) for row in await database.fetch(_EFFECTS)],
         changes=[tuple(row) for row in await database.fetch("SELECT job_id, was, becomes FROM ledger_changes")],
-        overlaps=[row["job_id"] for row in await database.fetch("SELECT job_id FROM overlap_log")],
+        overlaps=[tuple(row) for row in await database.fetch("SELECT job_id, holder FROM overlap_log")],
         overlaps_seen=overlaps_seen,
         twice_at_once=twice,
         users={
@@ -105,6 +118,10 @@ async def longest_gap_seconds(database: asyncpg.Connection) -> float:
 _LEDGER = """
 SELECT l.job_id, l.outcome, l.code, l.reply::text AS reply, max(g.seq) AS seq
 FROM job_ledger l LEFT JOIN ledger_log g USING (job_id) GROUP BY l.job_id
+"""
+# Needs a server that keeps the times of commits.
+_ENTERED = """
+SELECT job_id, xid::text, began, pg_xact_commit_timestamp(xid::xid) FROM ledger_log ORDER BY seq
 """
 _EFFECTS = "SELECT seq, op, tbl, row_id, coalesce(said, ''), author_id, xid::text FROM effect_log ORDER BY seq"
 _SEQUENCES = """

@@ -19,8 +19,11 @@ from tests.faults.processes import SABOTAGED
 from tests.faults.sabotage import WITHOUT
 from tests.faults.waiting import until
 
-CHUNK = 80
-MOST_WAITING = 600
+CHUNK = 20
+MOST_WAITING = 150
+"""In the short form, which leaves time for what the nemesis has to start; the long form keeps the workers busy."""
+LONG = 4
+"""How many times as much in the long form."""
 
 
 @dataclass
@@ -30,12 +33,12 @@ class Stage:
     Args:
         house: the servers.
         seed: what all randomness of the run is drawn from.
-        scale: how many times the short form's faults and jobs.
+        seconds: how long the nemesis strikes, at the least; 0: once, the short form.
     """
 
     house: House
     seed: int
-    scale: int = 1
+    seconds: float = 0
     settings: Mapping[str, str] = field(default_factory=dict)
     workers: int = 2
     mutation: str | None = None
@@ -46,13 +49,21 @@ class Stage:
     """What a nemesis has seen go wrong: invariant and what."""
     notes: list[str] = field(default_factory=list)
     """What else is worth saying of the run."""
+    crowded: bool = False
+    """Whether a nemesis has put very many jobs behind each other, so that only those count that can be claimed."""
 
     def __post_init__(self) -> None:
         self.chance = random.Random(self.seed)  # noqa: S311  # repeatable, not secret
         # Of its own, so that what a nemesis draws does not depend on how fast the load goes.
         self.load = Load(random.Random(-1 - self.seed))  # noqa: S311
         self.concurrency = int(self.settings.get("WORKER_CONCURRENCY", "16"))
+        self.batch = int(self.settings.get("WORKER_BATCH_SIZE", "1"))
         self.client: Client
+
+    @property
+    def long(self) -> bool:
+        """Whether this is the long form."""
+        return self.seconds > 0
 
     async def begin(self) -> None:
         """Empty servers, workers that are ready, and some rows to change."""
@@ -86,6 +97,7 @@ class Stage:
         self.client = Client(house.client_url, house.impatient, f"s{self.seed}")
         users = await self.client.enqueue(self.load.first())
         self.load.users = [reply["id"] for reply in (await self.replies(users))[1:]]
+        self.client.made.clear()  # one of them must stay as it is
         posts = await self.client.enqueue([self.load.new_post() for _ in range(len(self.load.users))])
         self.load.posts = [reply["id"] for reply in await self.replies(posts)]
 
@@ -100,7 +112,7 @@ class Stage:
         """Wait for the outcomes of jobs that must be done; what they were answered."""
 
         async def told() -> bool:
-            await self.client.look()
+            await self.client.look(asked)
             return all(one.told for one in asked)
 
         await until(told, seconds=seconds, what="all of these jobs have their outcomes")
@@ -108,12 +120,13 @@ class Stage:
 
     async def loaded(self, jobs: int, struck: asyncio.Task[None]) -> None:
         """Enqueue so many jobs, and more until the nemesis is done, without ever piling up too many."""
-        long = self.scale > 1
+        size = LONG if self.long else 1
+        chunk = CHUNK * size * (1 if self.batch == 1 else 2)
         while not (enough := len(self.client.history) >= jobs) or not struck.done():
-            if await self._waiting() < (MOST_WAITING if long else MOST_WAITING // 4):
-                await self.client.enqueue(self.load.draw(CHUNK if long else CHUNK // 4))
-                # The short form keeps the workers busy, but leaves time for what the nemesis has to start.
-                await asyncio.sleep(0 if long or not enough else 0.15)
+            if await self._waiting() < size * MOST_WAITING:
+                await self.client.enqueue(self.load.draw(chunk))
+                self.load.meet(self.client.made)
+                await asyncio.sleep(0 if self.long or not enough else 0.15)
             else:
                 await asyncio.sleep(0.02)
 
@@ -123,7 +136,7 @@ class Stage:
 
     async def away(self) -> None:
         """How long a server is away: a minute in the long form."""
-        await self.pause(*((2, 3) if self.scale == 1 else (60, 61)))
+        await self.pause(*((60, 61) if self.long else (2, 3)))
 
     @asynccontextmanager
     async def rows_held(self, *, blocked: bool = True) -> AsyncIterator[None]:
@@ -185,7 +198,7 @@ class Stage:
 
     async def _waiting(self) -> int:
         try:
-            return await queue_state.waiting(self.client.looks)
+            return await (queue_state.in_reach if self.crowded else queue_state.waiting)(self.client.looks)
         except (RedisError, OSError):
             return 0  # Redis is away: the client finds out by itself
 

@@ -42,6 +42,8 @@ from worker.jobs import REGISTRY
 from worker.ops.shape import shape
 
 PAYLOADS = int(os.environ.get("FUZZ_PAYLOADS", "5000"))
+Count = Callable[[str, object], None]
+"""Says how much there was of a kind: the long form adds it up."""
 QUEUE = keys.DEFAULT_QUEUE
 SLOWEST_SECONDS = 1.0
 NEVER_MS = 1e13
@@ -53,7 +55,6 @@ pytestmark = pytest.mark.timeout(max(120, PAYLOADS / 50))
 
 @pytest.fixture
 def fuzz(seed: int) -> Fuzz:
-    print(f"FAULTS_SEED={seed}")  # noqa: T201  # what repeats a failure
     return Fuzz(seed)
 
 
@@ -140,7 +141,7 @@ def settled(job: Job, settlement: object) -> None:
         strict(settlement.letter)
 
 
-async def test_no_payload_breaks_what_reads_it_or_is_told(fuzz: Fuzz) -> None:
+async def test_no_payload_breaks_what_reads_it_or_is_told(fuzz: Fuzz, record_property: Count) -> None:
     done, slowest = 0, 0.0
     with structlog.testing.capture_logs() as lines:
         execution = Execution(
@@ -162,10 +163,14 @@ async def test_no_payload_breaks_what_reads_it_or_is_told(fuzz: Fuzz) -> None:
     assert {line["event"] for line in lines} == {"job_done", "job_rejected", "job_dead"}
     assert done < len(lines) / 2, "too much of it was harmless"
     assert slowest < SLOWEST_SECONDS
+    record_property("payloads", len(lines))
 
 
-async def test_no_result_breaks_who_waits_for_it(fuzz: Fuzz, redis: Any, servers: dict[str, str]) -> None:
+async def test_no_result_breaks_who_waits_for_it(
+    fuzz: Fuzz, redis: Any, servers: dict[str, str], record_property: Count
+) -> None:
     results = list(many(fuzz.result, max(200, PAYLOADS // 25)))
+    record_property("results", len(results))
     client = connect(servers["REDIS_URL"], queue=QUEUE)
     waiting = Results(client, QUEUE)
     with redis.pipeline(transaction=False) as pipeline:
@@ -259,8 +264,11 @@ class Bulk:
         return found
 
 
-def test_no_job_harms_a_worker_or_others_jobs(fuzz: Fuzz, redis: Any, servers: dict[str, str]) -> None:
+def test_no_job_harms_a_worker_or_others_jobs(
+    fuzz: Fuzz, redis: Any, servers: dict[str, str], record_property: Count
+) -> None:
     count = PAYLOADS * 3 // 10
+    record_property("payloads", count)
     bulk = Bulk(fuzz, redis)
     redis.hset(keys.workers(QUEUE), mapping={fuzz.job_id(): fuzz.beat() for _ in range(50)})
     limits = {"WORKER_MAX_PAYLOAD_BYTES": str(MOST_BYTES // 2), "WORKER_LOG_LEVEL": "debug"}
@@ -305,10 +313,18 @@ def lines_of_csv(fuzz: Fuzz) -> bytes:
 @pytest.mark.usefixtures("redis")
 @pytest.mark.parametrize("form", ["jsonl", "csv"])
 def test_no_file_breaks_a_load(
-    form: str, fuzz: Fuzz, servers: dict[str, str], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    *,
+    form: str,
+    fuzz: Fuzz,
+    servers: dict[str, str],
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    record_property: Count,
 ) -> None:
     file = tmp_path / f"jobs.{form}"
-    for number in range(max(4, PAYLOADS // 2000)):
+    files = max(4, PAYLOADS // 2000)
+    record_property("lines of files", 100 * files)
+    for number in range(files):
         file.write_bytes(b"\n".join(many(fuzz.line, 100)) if form == "jsonl" else lines_of_csv(fuzz))
         options = ["--dry-run"] if number % 2 else ["--redis-url", servers["REDIS_URL"], "--queue", "fuzz"]
 
@@ -362,9 +378,10 @@ def shown(text: str) -> None:
 
 
 def test_odd_letters_are_shown_and_odd_ids_are_answered(
-    fuzz: Fuzz, redis: Any, command: Command, for_people: Callable[[], None]
+    fuzz: Fuzz, redis: Any, command: Command, for_people: Callable[[], None], record_property: Count
 ) -> None:
     letters = {fuzz.job_id(): (fuzz.letter(), fuzz.score()) for _ in range(max(200, PAYLOADS // 25))}
+    record_property("dead letters", len(letters))
     redis.zadd(keys.dead(QUEUE), {job_id: died_ms for job_id, (_, died_ms) in letters.items()})
     redis.hset(keys.dead_letters(QUEUE), mapping={job_id: letter for job_id, (letter, _) in letters.items()})
     for job_id in letters:

@@ -12,7 +12,7 @@ from tests.faults.stage import Stage
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(180)]
 
-HOT_JOBS = 10_000
+HOT_JOBS = 100_000
 OTHER_JOBS = 400
 ROUNDS = 3
 LEAST_SHARE = 0.7
@@ -41,15 +41,19 @@ async def test_a_hot_key_leaves_the_others_their_speed(the_house: House, seed: i
 
     beside = [await others_a_second(stage) for _ in range(ROUNDS)]
 
-    # To do the rest would take a minute: what is left must be whole, and what was done in order.
+    # To do the rest would take many minutes: what is left must be whole, and what was done in order.
     for number in (0, 1):
         assert await the_house.workers.stop(number) == 0
     left = await stage.still_queued(hot)
     assert len(left) > HOT_JOBS // 2, "the hot key's jobs ended too soon to be beside the others"
     assert await queue_state.orphans(the_house.redis) == []
-    stage.client.history = [asked for asked in stage.client.history if asked not in left]
+    stage.client.forget(left)
     verdict = await judged(stage)
     assert not verdict.wrong, str(verdict)
+    await queue_state.take_out(the_house.redis, str(hot[0].key), [one.job_id for one in left])
+    await stage.whole()
+    after = [await others_a_second(stage) for _ in range(ROUNDS)]
     await stage.end()
-    # The best of each: whatever else the machine does can only slow a round down.
-    assert max(beside) >= LEAST_SHARE * max(without), f"{without} without, {beside} beside"
+    # The best of each: whatever else the machine does can only slow a round down. It may also begin or end meanwhile.
+    fair = min(max(without), max(after))
+    assert max(beside) >= LEAST_SHARE * fair, f"{without} before, {beside} beside, {after} after"

@@ -10,10 +10,11 @@ CREATE TABLE IF NOT EXISTS effect_log (
     author_id bigint, at timestamptz NOT NULL DEFAULT clock_timestamp()
 );
 CREATE TABLE IF NOT EXISTS ledger_log (
-    seq bigserial PRIMARY KEY, xid xid8 NOT NULL DEFAULT pg_current_xact_id(), job_id text NOT NULL, outcome text NOT NULL
+    seq bigserial PRIMARY KEY, xid xid8 NOT NULL DEFAULT pg_current_xact_id(), job_id text NOT NULL, outcome text NOT NULL,
+    began timestamptz NOT NULL DEFAULT transaction_timestamp()
 );
 CREATE TABLE IF NOT EXISTS ledger_changes (job_id text NOT NULL, was text NOT NULL, becomes text NOT NULL);
-CREATE TABLE IF NOT EXISTS overlap_log (job_id text NOT NULL);
+CREATE TABLE IF NOT EXISTS overlap_log (job_id text NOT NULL, holder text);
 
 -- A row's order in the log is that of the commits: the sequence is taken while the row is locked.
 CREATE OR REPLACE FUNCTION note_effect() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -25,15 +26,32 @@ BEGIN
     RETURN NULL;
 END $$;
 
+-- Who else has a transaction open for a key. One that is ending lets go of its id, for which others may wait, before it
+-- lets go of the key: it has ended then.
+CREATE OR REPLACE FUNCTION key_held_by(key text) RETURNS text LANGUAGE sql AS $$
+    SELECT string_agg(concat_ws(' ', 'process', pid, 'since', xact_start, state, wait_event, query), '; ')
+    FROM pg_locks held JOIN pg_locks own USING (pid) JOIN pg_stat_activity USING (pid)
+    WHERE held.locktype = 'advisory' AND held.classid = 7 AND held.objid = (hashtext(key)::bigint & 4294967295)::oid
+        AND held.granted AND pid <> pg_backend_pid()
+        AND own.locktype = 'transactionid' AND own.mode = 'ExclusiveLock' AND own.granted
+$$;
+
 CREATE OR REPLACE FUNCTION note_ledger() RETURNS trigger LANGUAGE plpgsql AS $$
-DECLARE key text := split_part(NEW.job_id, '@', 2);
+DECLARE
+    key text := split_part(NEW.job_id, '@', 2);
+    who text;
 BEGIN
     INSERT INTO ledger_log (job_id, outcome) VALUES (NEW.job_id, NEW.outcome);
     -- Held until the transaction ends, whatever becomes of it. Two for one key must never be open at once.
-    IF key <> '' AND NOT pg_try_advisory_xact_lock(7, hashtext(key)) THEN
-        PERFORM nextval('seen_overlaps');
-        INSERT INTO overlap_log (job_id) VALUES (NEW.job_id);
-    END IF;
+    WHILE key <> '' AND NOT pg_try_advisory_xact_lock(7, hashtext(key)) LOOP
+        who := key_held_by(key);
+        IF who IS NOT NULL THEN
+            PERFORM nextval('seen_overlaps');
+            INSERT INTO overlap_log (job_id, holder) VALUES (NEW.job_id, who);
+            EXIT;
+        END IF;
+        PERFORM pg_sleep(0.001);
+    END LOOP;
     RETURN NULL;
 END $$;
 

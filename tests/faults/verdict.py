@@ -1,17 +1,17 @@
 """Whether a run kept the invariants, and if not which, with the history around each violation."""
 
-import itertools
 import json
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from producers import CreatePost, CreateUser, DeletePost, DeleteUser, UpdatePost, UpdateUser
 from tests.faults import model
 from tests.faults.client import Asked
-from tests.faults.seen import Effect, Entry, Seen
+from tests.faults.seen import Effect, Entered, Entry, Seen
 
 _SHOWN = 3
+_AROUND = 2
 
 
 @dataclass
@@ -48,19 +48,21 @@ def judge(history: Sequence[Asked], final: Sequence[str | None], seen: Seen, *, 
         seen: what the database says.
         fault_free: nothing happened that may bring a job to a second worker while the first one has it.
     """
-    verdict = Verdict(jobs=len(history))
+    verdict = Verdict(jobs=sum(asked.state != "failed" for asked in history))
     replayed = {job_id for job_id, was, becomes in seen.changes if (was, becomes) == ("dead", "gone")}
     for asked, result in zip(history, final, strict=True):
         # A dead letter that was replayed has the outcome of its second life.
         told = None if asked.job_id in replayed else asked.told
         _one_outcome(verdict, asked, seen.ledger.get(asked.job_id), told, result)
     verdict.deaths = [one.job_id for one in history if _dead(seen.ledger.get(one.job_id))]
-    _effects(verdict, history, seen)
-    _order(verdict, history, seen)
-    for job_id, times in Counter(job_id for job_id, _ in seen.entered).items():
+    _orders(verdict, history, seen, _effects(verdict, history, seen))
+    for job_id, times in Counter(entered.job_id for entered in seen.entered).items():
         if times > 1 + sum(change == (job_id, "dead", "gone") for change in seen.changes):
             verdict.add("I2", f"entered {times} times: {job_id}")
-    verdict.add("I5", *(f"while another of its key was open: {job_id}" for job_id in seen.overlaps))
+    verdict.add("I5", *_open_at_once(history, seen))
+    verdict.add(
+        "I5", *(f"entered while another of its key was open: {job_id} ({who})" for job_id, who in seen.overlaps)
+    )
     if seen.overlaps_seen > len(seen.overlaps):
         verdict.add("I5", f"{seen.overlaps_seen} overlaps, some of them rolled back")
     if fault_free and seen.twice_at_once:
@@ -69,17 +71,34 @@ def judge(history: Sequence[Asked], final: Sequence[str | None], seen: Seen, *, 
         "I6", *(f"{job}: {was} became {now}" for job, was, now in seen.changes if (was, now) != ("dead", "gone"))
     )
     verdict.add("I9", *model.contradictions(history, seen))
-    names = {word.rstrip(":,") for found in verdict.wrong.values() for one in found[:_SHOWN] for word in one.split()}
-    verdict.around = [
-        f"  {asked}\n    ledger: {seen.ledger.get(asked.job_id)}" for asked in history if asked.job_id in names
-    ]
+    verdict.around = _around(verdict, history, seen)
     return verdict
+
+
+def _around(verdict: Verdict, history: Sequence[Asked], seen: Seen) -> list[str]:
+    """The history of what something is wrong with."""
+    names = {word.rstrip(":,") for found in verdict.wrong.values() for one in found[:_SHOWN] for word in one.split()}
+    if not names:
+        return []
+    around = [asked for asked in history if asked.job_id in names]
+    # And those that came next before and after them under their keys; of a key that is named, the last.
+    keys: dict[str, list[Asked]] = defaultdict(list)
+    for asked in history:
+        if asked.key:
+            keys[asked.key].append(asked)
+    for key, jobs in keys.items():
+        places = [place for place, asked in enumerate(jobs) if asked.job_id in names] or [len(jobs)] * (key in names)
+        near = {at for place in places for at in range(place - _AROUND, place + _AROUND + 1)}
+        around += [asked for at, asked in enumerate(jobs) if at in near and asked.job_id not in names]
+    around.sort(key=lambda asked: asked.number)
+    return [f"  {asked}\n    ledger: {seen.ledger.get(asked.job_id)}" for asked in around]
 
 
 def _one_outcome(verdict: Verdict, asked: Asked, entry: Entry | None, told: str | None, result: str | None) -> None:
     if asked.state == "failed" and (entry or result):
         verdict.add("I1", f"was not accepted, and has an outcome: {asked.job_id}")
-    if asked.state == "ok" and (entry is None or result is None):
+    # Of one that may have been accepted there is an outcome or none, wherever one looks for it.
+    if (asked.state == "ok" and entry is None) or (entry is None) != (result is None):
         verdict.add("I1", f"no outcome: {asked.job_id} (ledger {entry and entry.outcome}, result {result})")
     if told is not None and result is not None and told != result:
         verdict.add("I6", f"{asked.job_id}: told {told}, now {result}")
@@ -89,16 +108,21 @@ def _one_outcome(verdict: Verdict, asked: Asked, entry: Entry | None, told: str 
             verdict.add("I6", f"{asked.job_id}: the result says {result}, the ledger {entry.outcome} {entry.reply}")
 
 
-def _effects(verdict: Verdict, history: Sequence[Asked], seen: Seen) -> None:
-    """An effect is a job's by what the row says, which is that job's alone, or by the row that it deleted."""
+def _effects(verdict: Verdict, history: Sequence[Asked], seen: Seen) -> dict[str, int]:
+    """An effect is a job's by what the row says, which is that job's alone, or by the row that it deleted.
+
+    Returns the place of each job's effect among all.
+    """
     made: dict[tuple[str, ...], list[Effect]] = defaultdict(list)
     for effect in seen.effects:
         what = str(effect.row_id) if effect.op == "DELETE" else effect.said
         made[effect.op, effect.tbl, what].append(effect)
-    entered = set(seen.entered)
+    entered = {(one.job_id, one.xid) for one in seen.entered}
+    places: dict[str, int] = {}
     for asked in history:
         entry = seen.ledger.get(asked.job_id)
         effects = made.pop(_effect_of(asked), []) if _has_one(asked, entry) else []
+        places.update((asked.job_id, effect.seq) for effect in effects)
         expected = 1 if entry is not None and entry.outcome == "done" and _has_one(asked, entry) else 0
         if len(effects) != expected:
             verdict.add("I2", f"{len(effects)} effects, must be {expected}: {asked.job_id}")
@@ -113,6 +137,7 @@ def _effects(verdict: Verdict, history: Sequence[Asked], seen: Seen) -> None:
     for effect in (effect for effects in made.values() for effect in effects):
         if (effect.op, effect.tbl) != ("DELETE", "posts") or (effect.xid, effect.author_id) not in users_gone:
             verdict.add("I3", f"of no job: {effect}")
+    return places
 
 
 def _effect_of(asked: Asked) -> tuple[str, str, str]:
@@ -140,18 +165,53 @@ def _has_one(asked: Asked, entry: Entry | None) -> bool:
     return entry is not None and entry.outcome == "done" and bool(entry.reply["deleted"])
 
 
-def _order(verdict: Verdict, history: Sequence[Asked], seen: Seen) -> None:
-    keys: dict[str, list[tuple[int, Asked]]] = defaultdict(list)
+def _order(verdict: Verdict, key: str, what: str, jobs: Sequence[Asked]) -> None:
+    """Compare the order of a key's jobs, which is that of their commits, with what is known of their acceptance.
+
+    A job was accepted by the call that it was first part of, or by a later one that repeated it, up to the one that was
+    answered. So one came before another for certain when its last possible call was before the other's first. Those of
+    one call were accepted at once, one after the other.
+    """
+    newest: Asked | None = None
+    newest_of: dict[int, Asked] = {}
+    for asked in jobs:
+        if newest is not None and asked.accepted_by < newest.call:
+            verdict.add("I4", f"{key}: {what} of {newest.job_id} before {asked.job_id}, which was accepted before it")
+        if newest is None or asked.call > newest.call:
+            newest = asked
+        before = newest_of.setdefault(asked.call, asked)
+        if before.number > asked.number:
+            verdict.add("I4", f"{key}: {what} of {before.job_id} before {asked.job_id}, which came first in their call")
+        else:
+            newest_of[asked.call] = asked
+
+
+def _orders(verdict: Verdict, history: Sequence[Asked], seen: Seen, effects: Mapping[str, int]) -> None:
     replayed = {job_id for job_id, _, becomes in seen.changes if becomes == "gone"}
+    keys: dict[str, list[Asked]] = defaultdict(list)
     for asked in history:
-        entry = seen.ledger.get(asked.job_id)
-        # When one was accepted whose enqueue was not answered at first, nobody knows.
-        if asked.key and asked.state == "ok" and asked.placed and entry and entry.seq and asked.job_id not in replayed:
-            keys[asked.key].append((entry.seq, asked))
+        # A dead letter that was replayed has lost its place.
+        if asked.key and asked.job_id not in replayed:
+            keys[asked.key].append(asked)
+    outcomes = {job_id: entry.seq for job_id, entry in seen.ledger.items() if entry.seq is not None}
     for key, jobs in keys.items():
-        for (before, first), (after, asked) in itertools.pairwise(jobs):
-            if after < before:
-                verdict.add("I4", f"{key}: {asked.job_id} came before {first.job_id}, which was accepted before it")
+        for what, places in (("outcome", outcomes), ("effect", effects)):
+            there = [asked for asked in jobs if asked.job_id in places]
+            _order(verdict, key, what, sorted(there, key=lambda asked: places[asked.job_id]))
+
+
+def _open_at_once(history: Sequence[Asked], seen: Seen) -> Iterator[str]:
+    """Transactions of one key that were committed, of which one began before the other had ended."""
+    keys = {asked.job_id: asked.key for asked in history if asked.key}
+    latest: dict[str, Entered] = {}
+    for entered in sorted(seen.entered, key=lambda one: one.began):
+        if (key := keys.get(entered.job_id)) is None:
+            continue
+        before = latest.get(key)
+        if before is not None and before.xid != entered.xid and entered.began < before.committed:
+            yield f"begun while {before.job_id} of its key was open: {entered.job_id}"
+        if before is None or before.committed < entered.committed:
+            latest[key] = entered
 
 
 def _dead(entry: Entry | None) -> bool:

@@ -1,6 +1,6 @@
 """All that may happen to the worker, as FAULTS lists it; each by itself, and any of them at random."""
 
-from tests.faults.nemeses.clocks import CLOCKS
+from tests.faults.nemeses.clocks import CLOCKS, fake_clock
 from tests.faults.nemeses.crashes import CRASHES
 from tests.faults.nemeses.handlers import HANDLERS
 from tests.faults.nemeses.jobs import JOBS
@@ -18,7 +18,6 @@ NEMESES: dict[str, Nemesis] = {
     )
 }
 
-# Those whose workers are as all others: the stage keeps its workers while they strike.
-RANDOM = at_random([nemesis for nemesis in NEMESES.values() if not nemesis.settings])
+RANDOM = at_random([nemesis for nemesis in NEMESES.values() if nemesis.name != "clocks" or fake_clock() is not None])
 
 ALL = {**NEMESES, RANDOM.name: RANDOM}

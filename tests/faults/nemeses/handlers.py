@@ -9,13 +9,12 @@ from tests.faults.stage import Stage
 async def unruly(stage: Stage) -> None:
     """One worker whose loop stands still now and then, and one whose handlers go on after they were cancelled."""
     workers = stage.house.workers
-    for _ in range(stage.scale):
-        for number, fault in enumerate((BLOCKED, STUBBORN)):
-            workers.kill(number)
-            workers.start(number, {fault: "1"}, command=SABOTAGED)
-        await workers.started()
-        await stage.pause(3, 4)
-        stage.faults += 2
+    for number, fault in enumerate((BLOCKED, STUBBORN)):
+        workers.kill(number)
+        workers.start(number, {fault: "1"}, command=SABOTAGED)
+    await workers.started()
+    await stage.pause(3, 4)
+    stage.faults += 2
 
 
 HANDLERS = [Nemesis(12, "unruly-handlers", unruly, "workers", settings={"WORKER_JOB_TIMEOUT_SECONDS": "2"}, kills=True)]

@@ -15,7 +15,7 @@ TERMINATE = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE applic
 async def redis_killed(stage: Stage) -> None:
     """SIGKILL and a restart from the append-only file; scripts forgotten; clients thrown out."""
     house = stage.house
-    for _ in range(2 * stage.scale):
+    for _ in range(2):
         await stage.pause(0.2, 0.6)
         await asyncio.to_thread(house.valkey.kill)
         await stage.pause(0, 0.5)
@@ -40,15 +40,14 @@ async def redis_away(stage: Stage) -> None:
 async def database_crashed(stage: Stage) -> None:
     """Stopped at once under a storm of commits; all its back ends terminated in a loop."""
     house = stage.house
-    for _ in range(stage.scale):
-        await stage.pause(0.2, 0.6)
-        await asyncio.to_thread(house.postgres.stop, "immediate")
-        await stage.pause(0, 0.5)
-        await asyncio.to_thread(house.postgres.start)
-        for _ in range(6):
-            await stage.pause(0.05, 0.2)
-            await house.observe(lambda database: database.execute(TERMINATE))
-        stage.faults += 7
+    await stage.pause(0.2, 0.6)
+    await asyncio.to_thread(house.postgres.stop, "immediate")
+    await stage.pause(0, 0.5)
+    await asyncio.to_thread(house.postgres.start)
+    for _ in range(6):
+        await stage.pause(0.05, 0.2)
+        await house.observe(lambda database: database.execute(TERMINATE))
+    stage.faults += 7
 
 
 async def database_away(stage: Stage) -> None:
@@ -62,7 +61,7 @@ async def database_away(stage: Stage) -> None:
 
 async def locks(stage: Stage) -> None:
     """Rows held by somebody else, and deadlocks: a post and then its author, against the deletion of an author."""
-    for _ in range(2 * stage.scale):
+    for _ in range(2):
         async with stage.rows_held():
             await stage.pause(0.5, 1.5)
         stage.faults += 1
@@ -70,15 +69,14 @@ async def locks(stage: Stage) -> None:
 
 
 async def _opposed(stage: Stage, database: asyncpg.Connection) -> None:
-    # A user whose deletion waits for a post that is held here, while this waits for the user.
-    user_id = stage.load.users[-1]
-    posts = [row["id"] for row in await database.fetch("SELECT id FROM posts WHERE author_id = $1", user_id)]
-    if not posts:
-        return
-    stage.load.users.remove(user_id)
+    # A user whose deletion waits for a post that is held here, while this waits for the user. Nobody else's: those that
+    # the load knows may be gone.
+    (user,) = await stage.replies(await stage.client.enqueue([stage.load.new_user()]))
+    user_id = user["id"]
+    (post,) = await stage.replies(await stage.client.enqueue([stage.load.new_post(user_id)]))
     with suppress(asyncpg.DeadlockDetectedError):
         async with database.transaction():
-            await database.execute("SELECT 1 FROM posts WHERE id = ANY($1) FOR UPDATE", posts)
+            await database.execute("SELECT 1 FROM posts WHERE id = $1 FOR UPDATE", post["id"])
             await stage.client.enqueue([stage.load.drop_user(user_id)])
             await stage.until_blocked()
             await database.execute("SELECT 1 FROM users WHERE id = $1 FOR UPDATE", user_id)
@@ -87,8 +85,8 @@ async def _opposed(stage: Stage, database: asyncpg.Connection) -> None:
 
 SERVERS = [
     Nemesis(7, "redis-killed", redis_killed, "redis"),
-    Nemesis(8, "redis-away", redis_away, "redis"),
+    Nemesis(8, "redis-away", redis_away, "redis", batches=False, once=True, idle=True),
     Nemesis(9, "database-crashed", database_crashed, "database", counts_no_try=True),
-    Nemesis(10, "database-away", database_away, "database", counts_no_try=True),
+    Nemesis(10, "database-away", database_away, "database", counts_no_try=True, once=True, idle=True),
     Nemesis(11, "locks", locks, "database", settings={"WORKER_CONCURRENCY": "1"}, kills=True),
 ]

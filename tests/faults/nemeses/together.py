@@ -12,7 +12,7 @@ def at_random(nemeses: Sequence[Nemesis]) -> Nemesis:
     """A nemesis that lets two of these loose at a time, on different places."""
 
     async def strike(stage: Stage) -> None:
-        for _ in range(2 * stage.scale):
+        for _ in range(2):
             first = stage.chance.choice(nemeses)
             second = stage.chance.choice([nemesis for nemesis in nemeses if nemesis.place != first.place])
             stage.notes.append(f"{first.name} and {second.name} at once")
@@ -26,7 +26,7 @@ def at_random(nemeses: Sequence[Nemesis]) -> Nemesis:
 async def _loose(stage: Stage, nemesis: Nemesis) -> None:
     # In its short form, and without its own complaints: what one does the other may undo.
     inner = copy.copy(stage)
-    inner.scale, inner.faults, inner.complaints = 1, 0, []
+    inner.seconds, inner.faults, inner.complaints = 0, 0, []
     try:
         await nemesis.strike(inner)
     except Exception as error:  # noqa: BLE001  # a server that one needs to strike, the other may have stopped

@@ -5,10 +5,13 @@ import asyncio
 from tests.faults.nemesis import Nemesis
 from tests.faults.stage import Stage
 
+LONG_SILENCE = 12.0
+"""Longer than any server is waited for: whoever has such a connection has to find out by himself."""
+
 
 async def cut(stage: Stage) -> None:
     """Connections are reset: all at once, within a request, within a reply, or refused for a moment."""
-    for _ in range(12 * stage.scale):
+    for _ in range(12):
         await stage.pause(0.05, 0.3)
         proxy = stage.chance.choice(stage.house.proxies)
         match stage.chance.choice(("all", "request", "reply", "refuse")):
@@ -28,7 +31,8 @@ async def cut(stage: Stage) -> None:
 
 async def crawl(stage: Stage) -> None:
     """Half-open connections, replies that take up to five seconds, data that comes byte by byte."""
-    for _ in range(2 * stage.scale):
+    silence = (LONG_SILENCE, LONG_SILENCE + 1) if stage.long and not stage.faults else (0.3, 1.0)
+    for _ in range(2):
         for way in ("late", "bytes", "half-open"):
             await stage.pause(0.1, 0.3)
             proxy = stage.chance.choice(stage.house.proxies)
@@ -39,7 +43,7 @@ async def crawl(stage: Stage) -> None:
                     proxy.bytewise = True
                 case _:
                     proxy.silent = True
-            await stage.pause(0.3, 1.0 if stage.scale == 1 else 8.0)
+            await stage.pause(*(silence if way == "half-open" else (0.3, 3.0 if stage.long else 1.0)))
             await proxy.heal()
             stage.faults += 1
 
@@ -47,10 +51,13 @@ async def crawl(stage: Stage) -> None:
 async def lose_replies(stage: Stage) -> None:
     """Enqueues whose answers are lost, repeated by the client until they are answered."""
     client = stage.client
-    for _ in range(2 * stage.scale):
+    for _ in range(2):
         await stage.pause(0.1, 0.3)
         stage.house.client_proxy.replies_lost = True
-        await stage.pause(1.6, 2.0)  # longer than the client tries by itself
+        # The client tries for as long as it does by itself, and then does not know.
+        await client.enqueue(stage.load.draw(20))
+        if not any(one.state == "unknown" for one in client.history):
+            stage.complaints.append(("suite", "no enqueue was left without an answer"))
         await stage.house.client_proxy.heal()
         stage.faults += 1
         async with asyncio.timeout(20):
