@@ -14,7 +14,7 @@ from worker.engine.job import Job
 # enough that a worker which dies keeps few jobs waiting for their leases to end.
 AHEAD_SECONDS = 0.05
 # A batch is longer under way than a job, and so is the claim of what fills some.
-BATCHES_AHEAD_SECONDS = 0.1
+BATCHES_AHEAD_SECONDS = 0.2
 LONGEST_CLAIM = 500
 
 

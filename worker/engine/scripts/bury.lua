@@ -23,9 +23,9 @@ make_way(dead, 'zset')
 make_way(letters, 'hash')
 
 local answers, left = {}, {}
-for i = 2, #ARGV, 5 do
-  local id, token, result, channel, letter = unpack(ARGV, i, i + 4)
-  if holds(id, token) then
+for n, is_held in ipairs(held(2, 5)) do
+  local id, _, result, channel, letter = unpack(ARGV, 5 * n - 3, 5 * n + 1)
+  if is_held then
     if redis.call('EXISTS', job_key(id)) == 1 then
       redis.call('RENAME', job_key(id), 'arq:dead:' .. id)
       redis.call('PERSIST', 'arq:dead:' .. id)
@@ -35,9 +35,9 @@ for i = 2, #ARGV, 5 do
     redis.call('SET', result_key(id), result, 'PX', ARGV[1])
     left[#left + 1] = id
     tell(channel, id)
-    answers[#answers + 1] = 1
+    answers[n] = 1
   else
-    answers[#answers + 1] = 0
+    answers[n] = 0
   end
 end
 leave(left)

@@ -7,15 +7,10 @@
 -- Returns for each claim: 1 settled; 0 not held any more, nothing was changed.
 -- Safe to repeat: the second time the token is gone and nothing is changed.
 
-if #ARGV < 2 then return {} end
-local leases = {} -- one look at all of them: what a command costs is the call
-for i = 2, #ARGV, 4 do leases[#leases + 1] = lease_key(ARGV[i]) end
-local tokens = redis.call('MGET', unpack(leases)) -- false for a key of another type, too
-
 local answers, left = {}, {}
-for n, held in ipairs(tokens) do
-  local id, token, result, channel = unpack(ARGV, 4 * n - 2, 4 * n + 1)
-  if held == token then
+for n, is_held in ipairs(held(2, 4)) do
+  local id, _, result, channel = unpack(ARGV, 4 * n - 2, 4 * n + 1)
+  if is_held then
     redis.call('SET', result_key(id), result, 'PX', ARGV[1])
     left[#left + 1] = id
     tell(channel, id)

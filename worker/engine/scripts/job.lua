@@ -26,6 +26,17 @@ end
 -- Whether this claim of the job still holds. A worker that lost its lease must not touch what another has claimed.
 local function holds(id, token) return redis.pcall('GET', lease_key(id)) == token end
 
+-- The same of all the claims that a call is about: ids stand in ARGV from a place on, tokens behind them, and the next
+-- claim so many places further. One look for all: what a command costs is the call.
+local function held(from, step)
+  local leases = {}
+  for i = from, #ARGV, step do leases[#leases + 1] = lease_key(ARGV[i]) end
+  if #leases == 0 then return {} end
+  local tokens = redis.call('MGET', unpack(leases)) -- false for a key of another type, too
+  for n = 1, #leases do tokens[n] = tokens[n] == ARGV[from + (n - 1) * step + 1] end
+  return tokens
+end
+
 -- Whether somebody wants the job cancelled. A key of another type, a stranger's, says nothing.
 local function to_be_cancelled(id)
   local asked = redis.pcall('ZSCORE', 'arq:abort', id)

@@ -8,14 +8,14 @@
 -- Safe to repeat: the second time the token is gone and nothing is changed.
 
 local answers, released = {}, false
-for i = 2, #ARGV, 3 do
-  local id, token, score = ARGV[i], ARGV[i + 1], ARGV[i + 2]
-  if holds(id, token) then
+for n, is_held in ipairs(held(2, 3)) do
+  local id, score = ARGV[3 * n - 1], ARGV[3 * n + 1]
+  if is_held then
     give_back(id, score)
-    answers[#answers + 1] = 1
+    answers[n] = 1
     released = true
   else
-    answers[#answers + 1] = 0
+    answers[n] = 0
   end
 end
 if released and ARGV[1] ~= '' then redis.call('PUBLISH', ARGV[1], '1') end

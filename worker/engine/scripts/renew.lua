@@ -11,14 +11,14 @@
 local lease_ms = tonumber(ARGV[1])
 local until_score = as_score(now_ms() + lease_ms)
 local answers = {}
-for i = 2, #ARGV, 2 do
-  local id, token = ARGV[i], ARGV[i + 1]
-  if holds(id, token) then
+for n, is_held in ipairs(held(2, 2)) do
+  local id = ARGV[2 * n]
+  if is_held then
     redis.call('PEXPIRE', lease_key(id), ARGV[1])
     redis.call('ZADD', queue, 'XX', until_score, id)
-    answers[#answers + 1] = to_be_cancelled(id) and 2 or 1
+    answers[n] = to_be_cancelled(id) and 2 or 1
   else
-    answers[#answers + 1] = 0
+    answers[n] = 0
   end
 end
 return answers

@@ -8,14 +8,14 @@
 
 local now = now_ms()
 local answers = {}
-for i = 1, #ARGV, 3 do
-  local id, token, delay_ms = ARGV[i], ARGV[i + 1], tonumber(ARGV[i + 2])
-  if holds(id, token) then
+for n, is_held in ipairs(held(1, 3)) do
+  local id, delay_ms = ARGV[3 * n - 2], tonumber(ARGV[3 * n])
+  if is_held then
     redis.call('DEL', lease_key(id))
     redis.call('ZADD', queue, as_score(now + delay_ms), id)
-    answers[#answers + 1] = 1
+    answers[n] = 1
   else
-    answers[#answers + 1] = 0
+    answers[n] = 0
   end
 end
 return answers
