@@ -25,6 +25,10 @@ from worker.engine.outcome import Attempt, Done, Rejected, Release
 from worker.engine.transaction import Claim, Transaction, end_session
 from worker.jobs.registry import AnyJobType, BatchHandler, Rejection
 
+# What a dead worker had claimed comes back with one try counted, most of it never begun: so it is done as quickly as
+# the rest. What fails again and again, or takes its workers down, has a session of its own from then on.
+MOST_TRIES = 2
+
 Tell = Callable[[Sequence[tuple[Claim, Attempt]]], None]
 
 
@@ -73,9 +77,11 @@ class Batches:
         self._timeout_seconds = timeout_seconds
 
     def takes(self, claim: Claim) -> bool:
-        """Whether a claim may share a session: its kind has a set-based form, and nothing has befallen it yet."""
+        """Whether a claim may share a session: its kind has a set-based form, and it has hardly been tried before."""
         job = self._registry.get(claim.job)
-        return job is not None and job.set_based is not None and claim.tries == 1 and ids.is_job_id(claim.job_id)
+        return (
+            job is not None and job.set_based is not None and claim.tries <= MOST_TRIES and ids.is_job_id(claim.job_id)
+        )
 
     async def run(self, claims: Sequence[Claim], tell: Tell) -> None:
         """Try claims of one kind once, and tell what each comes to as soon as it is known.
