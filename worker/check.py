@@ -7,6 +7,7 @@ from sqlalchemy import text
 
 from producers import keys
 from producers.connection import connect
+from worker.database.broken import Unreachable
 from worker.database.engine import create_engine
 from worker.engine.classify import classify, describe
 from worker.engine.outcome import Release
@@ -53,7 +54,8 @@ async def _redis(settings: Settings) -> str | None:
 
 
 def _reason(error: Exception) -> str:
-    if isinstance(error, OSError):
-        return f"cannot be reached ({type(error).__name__})"
+    cause = error.__cause__ if isinstance(error, Unreachable) else error
+    if isinstance(cause, OSError):
+        return f"cannot be reached ({type(cause).__name__})"
     attempt = classify(error)
     return attempt.detail if isinstance(attempt, Release) else describe(error)

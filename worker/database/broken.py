@@ -13,12 +13,15 @@ _USED_AT = "used_at"
 
 
 class ConnectionLost(Exception):
-    """The connection failed, or none could be made, or the server did not answer in time.
-
-    Nothing is known of what was sent last.
-    """
+    """The connection failed, or the server did not answer in time: nothing is known of what was sent last."""
 
     sqlstate = "08006"
+
+
+class Unreachable(Exception):
+    """No connection could be made. The cause says why."""
+
+    sqlstate = "08001"
 
 
 class LeftIdle(Exception):
@@ -31,12 +34,12 @@ async def connect(*args: Any, **options: Any) -> Any:
     """asyncpg's `connect`, which by itself only says that something is wrong with a socket, whosever it is.
 
     Raises:
-        ConnectionLost: when there is no way to the server.
+        Unreachable: when there is no way to the server.
     """
     try:
         return await asyncpg.connect(*args, **options)
     except OSError as error:  # time-outs are such, too
-        raise ConnectionLost from error
+        raise Unreachable from error
 
 
 def tell_broken(engine: Engine, idle_seconds: float) -> None:

@@ -18,6 +18,7 @@ from worker.jobs.registry import Rejection
 _REJECTED = frozenset({"23505", "23503", "23502", "23514", "23P01", "22"})
 # What is wrong with the server or the way to it, not with the job: given back, not counted.
 _RELEASED = {
+    "08001": "the database cannot be reached",
     "08": "the connection to the database failed",
     "57P01": "the database is shutting down",
     "57P02": "the database crashed",
