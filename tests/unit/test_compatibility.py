@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from arq.worker import Worker
+from redis.asyncio.connection import AbstractConnection, ConnectionPool
 from sqlalchemy.dialects.postgresql.asyncpg import PGDialect_asyncpg
 
 from worker import app
@@ -27,6 +28,36 @@ def changed(name: str, value: object) -> type:
 
 def test_what_is_installed_fits() -> None:
     check({*app.worker_settings(SETTINGS), "redis_pool"})
+
+
+@pytest.mark.parametrize(
+    ("part", "name"),
+    [
+        ("connection", "_socket_is_empty"), ("connection", "check_health"), ("connection", "send_packed_command"),
+        ("pool", "get_available_connection"), ("pool", "ensure_connection"),
+    ],
+)  # fmt: skip
+def test_what_is_gone_from_redis_py_is_named(part: str, name: str) -> None:
+    whole = {"connection": AbstractConnection, "pool": ConnectionPool}[part]
+    without = type("Without", (whole,), {name: None})
+    with pytest.raises(
+        Incompatible, match=rf"^redis [\d.]+ does not fit this worker: \w+\.{name} is missing: pip install"
+    ):
+        check([], **{part: without})  # type: ignore[arg-type]  # one of two
+
+
+def test_connections_without_their_streams_are_told() -> None:
+    def init(self: Any) -> None: ...
+
+    with pytest.raises(Incompatible, match=r"Connection\._reader is missing; Connection\._writer is missing"):
+        check([], connection=type("Connection", (AbstractConnection,), {"__init__": init}))
+
+
+def test_a_driver_that_takes_no_way_to_connect_is_told() -> None:
+    def connect(self: Any, *arguments: Any, **options: Any) -> None: ...
+
+    with pytest.raises(Incompatible, match=r"SQLAlchemy .*: connect_args takes no async_creator_fn: pip install"):
+        check([], driver=type("Driver", (), {"connect": connect}))
 
 
 def test_all_that_arqs_worker_has_and_ours_overrides_is_checked() -> None:
@@ -103,7 +134,7 @@ def test_the_pins_are_those_of_the_package() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     pins = {*project["dependencies"], *project["optional-dependencies"]["worker"]}
 
-    assert {compatibility.ARQ_PIN, compatibility.SQLALCHEMY_PIN} <= pins
+    assert {compatibility.ARQ_PIN, compatibility.SQLALCHEMY_PIN, compatibility.REDIS_PIN} <= pins
     assert compatibility.ARQ_PIN.startswith(f"arq>={compatibility.ARQ_SERIES.rstrip('.')}")
 
 

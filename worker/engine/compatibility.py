@@ -1,8 +1,9 @@
-"""Whether arq and SQLAlchemy are still as this worker relies on them beyond what they document.
+"""Whether arq, SQLAlchemy and redis-py are still as this worker relies on them beyond what they document.
 
-`EngineWorker` overrides methods of arq's `Worker` that arq's own `run` and `__init__` call, and
-`worker/database/ping.py` replaces a method of SQLAlchemy's dialect. A version that has them no more must be told at the
-start, by name: without this the worker would silently fall back on arq's own claiming, or ping every connection.
+`EngineWorker` overrides methods of arq's `Worker` that arq's own `run` and `__init__` call, `worker/database` replaces
+a method of SQLAlchemy's dialect and gives it its own way to connect, and `producers` looks into redis-py's connections.
+A version that has them no more must be told at the start, by name: without this the worker would silently fall back on
+arq's own claiming, ping every connection, or fail at its first command.
 """
 
 import inspect
@@ -10,13 +11,15 @@ from collections.abc import Callable, Iterable
 from importlib.metadata import version
 
 from arq.worker import Worker
-from sqlalchemy.dialects.postgresql.asyncpg import PGDialect_asyncpg
+from redis.asyncio.connection import AbstractConnection, ConnectionPool
+from sqlalchemy.dialects.postgresql.asyncpg import AsyncAdapt_asyncpg_dbapi, PGDialect_asyncpg
 
 ARQ_SERIES = "0.28."
 """The only series of arq that is known to fit."""
 # As pyproject.toml has them.
 ARQ_PIN = "arq>=0.28,<0.29"
 SQLALCHEMY_PIN = "sqlalchemy[asyncio]>=2.1,<2.2"
+REDIS_PIN = "redis[hiredis]>=5.3,<6"
 
 # What is called or overridden, with the arguments that are given by position.
 METHODS: dict[str, tuple[str, ...]] = {
@@ -50,6 +53,9 @@ def check(
     worker: type = Worker,
     arq_version: str | None = None,
     dialect: type = PGDialect_asyncpg,
+    driver: type = AsyncAdapt_asyncpg_dbapi,
+    connection: type = AbstractConnection,
+    pool: type = ConnectionPool,
 ) -> None:
     """Raise unless the libraries are as they must be.
 
@@ -58,6 +64,9 @@ def check(
         worker: arq's class.
         arq_version: arq's version; default: the one that is installed.
         dialect: SQLAlchemy's class.
+        driver: SQLAlchemy's, that of the dialect.
+        connection: redis-py's class.
+        pool: redis-py's class.
 
     Raises:
         Incompatible: naming all that is missing.
@@ -68,7 +77,11 @@ def check(
         missing.insert(0, f"it is not of the series {ARQ_SERIES}x")
     if missing:
         raise Incompatible(f"arq {arq_version} does not fit this worker: {'; '.join(missing)}: pip install '{ARQ_PIN}'")
-    if missing := [*_of_dialect(dialect)]:
+    if missing := [*_of_redis(connection, pool)]:
+        raise Incompatible(
+            f"redis {version('redis')} does not fit this worker: {'; '.join(missing)}: pip install '{REDIS_PIN}'"
+        )
+    if missing := [*_of_dialect(dialect), *_of_driver(driver)]:
         raise Incompatible(
             f"SQLAlchemy {version('sqlalchemy')} does not fit this worker: {'; '.join(missing)}: "
             f"pip install '{SQLALCHEMY_PIN}'"
@@ -99,6 +112,22 @@ def _of_dialect(dialect: type) -> Iterable[str]:
         yield "Dialect.do_ping(dbapi_connection) is missing"
     if "do_ping" not in _names(getattr(dialect, "_do_ping_w_event", None)):
         yield "the pool does not ping by Dialect.do_ping"
+
+
+def _of_driver(driver: type) -> Iterable[str]:
+    code = getattr(getattr(driver, "connect", None), "__code__", None)
+    if code is None or "async_creator_fn" not in code.co_consts:
+        yield "connect_args takes no async_creator_fn"
+
+
+def _of_redis(connection: type, pool: type) -> Iterable[str]:
+    set_names = _names(connection.__init__)  # type: ignore[misc]  # looked at, not called
+    yield from (f"Connection.{name} is missing" for name in ("_reader", "_writer") if name not in set_names)
+    for owner, kind, names in (
+        (connection, "Connection", ("_socket_is_empty", "check_health", "read_response", "send_packed_command")),
+        (pool, "ConnectionPool", ("get_available_connection", "ensure_connection", "release")),
+    ):
+        yield from (f"{kind}.{name} is missing" for name in names if not inspect.isfunction(getattr(owner, name, None)))
 
 
 def _takes(method: Callable[..., object], names: tuple[str, ...]) -> bool:
