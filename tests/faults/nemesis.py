@@ -3,7 +3,6 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -140,7 +139,10 @@ async def _struck(nemesis: Nemesis, stage: Stage) -> None:
 
 
 async def _over(*tasks: asyncio.Task[None]) -> None:
-    for task in tasks:
-        task.cancel()
-        with suppress(asyncio.CancelledError, Exception):
-            await task
+    pending = set(tasks)
+    while pending:
+        # A library may swallow a cancellation while it waits for a connection (`asyncio.wait_for`, before Python 3.12).
+        for task in pending:
+            task.cancel()
+        _, pending = await asyncio.wait(pending, timeout=1)
+    await asyncio.gather(*tasks, return_exceptions=True)  # what they came to is known, or no more wanted

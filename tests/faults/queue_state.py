@@ -11,9 +11,9 @@ async def waiting(redis: Any, queue: str = QUEUE) -> int:
     return int(await redis.zcard(queue))
 
 
-async def in_reach(redis: Any, queue: str = QUEUE) -> int:
-    """How many of them are not parked."""
-    return int(await redis.zcount(queue, "-inf", "(1e15"))
+async def waiting_beside(redis: Any, ordering_key: str, queue: str = QUEUE) -> int:
+    """How many of them are not parked behind another of this key."""
+    return int(await redis.zcard(queue)) - int(await redis.zcard(f"{queue}:parked:{ordering_key}"))
 
 
 async def orphans(redis: Any, queue: str = QUEUE) -> list[str]:

@@ -49,8 +49,8 @@ class Stage:
     """What a nemesis has seen go wrong: invariant and what."""
     notes: list[str] = field(default_factory=list)
     """What else is worth saying of the run."""
-    crowded: bool = False
-    """Whether a nemesis has put very many jobs behind each other, so that only those count that can be claimed."""
+    crowded_by: str | None = None
+    """The key that a nemesis has put very many jobs behind each other for: those do not keep the load away."""
 
     def __post_init__(self) -> None:
         self.chance = random.Random(self.seed)  # noqa: S311  # repeatable, not secret
@@ -198,7 +198,9 @@ class Stage:
 
     async def _waiting(self) -> int:
         try:
-            return await (queue_state.in_reach if self.crowded else queue_state.waiting)(self.client.looks)
+            if self.crowded_by is not None:
+                return await queue_state.waiting_beside(self.client.looks, self.crowded_by)
+            return await queue_state.waiting(self.client.looks)
         except (RedisError, OSError):
             return 0  # Redis is away: the client finds out by itself
 

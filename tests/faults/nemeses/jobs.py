@@ -51,7 +51,7 @@ async def hot_key(stage: Stage) -> None:
     hot: list[Asked] = []
     for _ in range(MOST_HOT_JOBS // CALL if stage.long else 1):
         jobs = [stage.load.rename(user_id) for _ in range(CALL if stage.long else HOT_JOBS)]
-        stage.crowded = True
+        stage.crowded_by = f"user:{user_id}"
         hot += await stage.client.enqueue(jobs)
     stage.faults += 1
     # Some are done one by one, while the others have theirs as well.
@@ -59,7 +59,7 @@ async def hot_key(stage: Stage) -> None:
     if stage.long:
         await asyncio.sleep(stage.seconds)
         await take_out_the_rest(stage, hot)
-    stage.crowded = False
+    stage.crowded_by = None
 
 
 async def take_out_the_rest(stage: Stage, hot: Sequence[Asked]) -> None:
