@@ -66,8 +66,8 @@ def job(message: type[M]) -> Callable[[Handler[M, ReplyT]], JobType[M, ReplyT]]:
     """Make a function the handler of a message.
 
     The handler gets a session in a transaction and the validated message, and returns the reply. It neither commits
-    nor rolls back: its effect and the record that it ran are one transaction. It may be run again after a crash, but
-    never after its transaction was committed.
+    nor rolls back: its effect and the record that it ran are one transaction. It may be run again after a crash; and
+    after its transaction was committed only when Redis has forgotten that, and then in vain: all is rolled back.
 
     Raises:
         ValueError: when the message has a handler already.
