@@ -287,7 +287,7 @@ async def test_a_task_that_is_cancelled_before_its_first_step_gives_its_jobs_bac
         (0, 0, 8), (1, 0, 7), (4, 0, 4), (5, 0, 0), (8, 0, 0),  # twice the lanes; no fewer than there are lanes
         (0, 160, 8), (0, 200, 10), (6, 200, 4), (7, 200, 0),  # or what ends in AHEAD_SECONDS
         (0, 800, 40), (30, 800, 10), (31, 800, 0),  # a quarter of it at the least
-        (0, 1e6, LONGEST_CLAIM), (49_800, 1e6, LONGEST_CLAIM), (49_801, 1e6, 0),  # or a whole call's worth
+        (0, 2e4, LONGEST_CLAIM), (800, 2e4, LONGEST_CLAIM), (801, 2e4, 0),  # or a whole call's worth
     ],
 )  # fmt: skip
 async def test_as_much_is_claimed_as_keeps_the_lanes_busy(held: int, per_second: float, room: int) -> None:

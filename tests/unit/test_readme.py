@@ -42,14 +42,6 @@ def test_table_of_settings_is_that_of_the_code() -> None:
     assert found[1] == settings_table(), "paste what `python tests/unit/test_readme.py` prints"
 
 
-def test_the_table_of_faults_is_that_of_the_last_report() -> None:
-    found = re.search(r"<!-- faults: .* -->\n(.*?)<!-- /faults -->", README, re.DOTALL)
-    report = (ROOT / "docs" / "faults.md").read_text()
-
-    assert found is not None
-    assert found[1].strip() == "\n".join(line for line in report.splitlines() if line.startswith("|"))
-
-
 @pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", *DECISIONS])
 def test_links_within_the_tree_lead_somewhere(document: str) -> None:
     links = re.findall(r"\]\(([^)]+)\)", (ROOT / document).read_text())
