@@ -20,7 +20,11 @@ def first(job_id: str, *, state: PayloadState = PayloadState.FRESH, remembered_s
 def test_a_new_job_whose_end_would_be_remembered_is_tried_for_the_first_time() -> None:
     assert ids.made_ms(AN_ID) == MADE_MS
     assert first(AN_ID)
-    assert first(f"{AN_ID}@user:42")
+
+
+def test_what_has_an_ordering_key_begins_with_its_ledger_row() -> None:
+    assert ids.made_ms(f"{AN_ID}@user:42") == MADE_MS
+    assert not first(f"{AN_ID}@user:42")
 
 
 @pytest.mark.parametrize("state", [PayloadState.FETCHED, PayloadState.CANCEL])

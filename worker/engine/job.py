@@ -50,6 +50,8 @@ def read(claimed: Claimed, *, remembered_since_ms: float) -> Job:
     claim.job, claim.fields = envelope.f, envelope.k
     # What had ended before would be remembered, for it cannot have ended before it was made.
     made_ms = ids.made_ms(claim.job_id) if claimed.state is PayloadState.FRESH else None
-    claim.first = made_ms is not None and made_ms > remembered_since_ms
+    # One with an ordering key is about rows that exist: a second delivery has to wait for its ledger row, not for them.
+    keyed = ids.ordering_key_of(claim.job_id) is not None
+    claim.first = not keyed and made_ms is not None and made_ms > remembered_since_ms
     cancelled = claimed.state is PayloadState.CANCEL
     return Job(claimed, claim, None, envelope.h.get("producer"), envelope.et, cancelled=cancelled)
