@@ -4,8 +4,8 @@ The ledger row comes first. A second delivery of a job whose first is still runn
 the stored outcome, which it returns instead of running the handler. So whatever happens in between (a crash, a lost
 answer to COMMIT, two workers with one job), the effect is there once, and the outcome never changes.
 
-Of a job that nothing is known of, the row comes last, with the reply, which spares a round trip. Should it be there by
-then all the same, the effect is rolled back, and the stored outcome returned.
+Of a job without an ordering key that nothing is known of, the row comes last, with the reply, which spares a round trip.
+Should it be there by then all the same, the effect is rolled back, and the stored outcome returned.
 """
 
 import asyncio
@@ -41,7 +41,7 @@ class Claim:
     tries: int
     """How many tries of it have begun, this one included."""
     first: bool = False
-    """Whether, for all that is known, nobody has tried it before."""
+    """Whether, for all that is known, nobody has tried it before, so that its ledger row may come last."""
     redelivered: bool = False
     """Whether the job had its outcome already, so that nothing was run."""
     committing: bool = False
