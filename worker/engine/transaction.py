@@ -4,7 +4,7 @@ The ledger row comes first. A second delivery of a job whose first is still runn
 the stored outcome, which it returns instead of running the handler. So whatever happens in between (a crash, a lost
 answer to COMMIT, two workers with one job), the effect is there once, and the outcome never changes.
 
-Of a job without an ordering key that nothing is known of, the row comes last, with the reply, which spares a round trip.
+Of a job without an ordering key that nothing is known of, the row comes last, with the reply: a round trip less.
 Should it be there by then all the same, the effect is rolled back, and the stored outcome returned.
 """
 
