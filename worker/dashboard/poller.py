@@ -1,0 +1,93 @@
+"""The one who asks: once a second for all viewers together, and not at all while nobody watches."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from typing import Generic, TypeVar
+
+import structlog
+
+from worker.engine.classify import describe
+
+EVERY_SECONDS = 1.0
+MOST_VIEWERS = 100
+
+T = TypeVar("T")
+log = structlog.get_logger("worker.dashboard")
+
+
+class TooManyViewers(Exception):
+    """There are `MOST_VIEWERS` already."""
+
+
+class Poller(Generic[T]):
+    """Looks again and again while there are viewers, and gives each of them what was seen.
+
+    Args:
+        look: asks; takes a few seconds at the most.
+        every_seconds: from one look's beginning to the next one's.
+    """
+
+    def __init__(self, look: Callable[[], Awaitable[T]], every_seconds: float = EVERY_SECONDS) -> None:
+        self._look = look
+        self._every_seconds = every_seconds
+        self._seen: T | None = None
+        self._news = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._closed = False
+        self.viewers = 0
+        self.looks = 0
+        """How many there have been."""
+
+    @contextlib.contextmanager
+    def watching(self) -> Iterator[AsyncIterator[T]]:
+        """What is seen from now on, for as long as the block lasts. Who is slow misses some, and gets the newest.
+
+        Raises:
+            TooManyViewers: when there are.
+        """
+        if self.viewers >= MOST_VIEWERS:
+            raise TooManyViewers
+        self.viewers += 1
+        if self._task is None and not self._closed:
+            self._seen = None  # of before the pause
+            self._task = asyncio.create_task(self._poll(), name="dashboard-poller")
+        try:
+            yield self._views()
+        finally:
+            self.viewers -= 1
+            if not self.viewers and self._task is not None:
+                self._task.cancel()
+                self._task = None
+
+    def close(self) -> None:
+        """Look no more; every viewer's views end."""
+        self._closed = True
+        if self._task is not None:
+            self._task.cancel()
+            self._task = None
+        self._tell()
+
+    async def _views(self) -> AsyncIterator[T]:
+        while not self._closed:
+            news = self._news
+            if self._seen is not None:
+                yield self._seen
+            await news.wait()
+
+    async def _poll(self) -> None:
+        loop = asyncio.get_running_loop()
+        due = loop.time()
+        while True:
+            try:
+                self._seen = await self._look()
+            except Exception as error:  # noqa: BLE001  # told, and tried again: one bad look must not end them all
+                log.error("dashboard_look_failed", error=describe(error))
+            self.looks += 1
+            self._tell()
+            due = max(due + self._every_seconds, loop.time())
+            await asyncio.sleep(due - loop.time())
+
+    def _tell(self) -> None:
+        news, self._news = self._news, asyncio.Event()
+        news.set()
