@@ -30,8 +30,8 @@ from worker.engine.job import Job
 from worker.engine.lanes import Lanes
 from worker.engine.leases import Leases, interrupt
 from worker.engine.outage import Outage
-from worker.engine.queue import Queue
-from worker.engine.settler import GiveBack, RetryLater, Settlement, Settler, reason
+from worker.engine.queue import GiveBack, Queue, RetryLater, Settlement
+from worker.engine.settler import Settler, reason
 
 log = structlog.get_logger("worker")
 
