@@ -23,6 +23,10 @@ class EventStream:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send parts as they change."""
+        if scope["method"] == "HEAD":
+            await _start(send, 200, b"text/event-stream; charset=utf-8")
+            await send({"type": "http.response.body", "body": b""})
+            return
         try:
             with self._poller.watching() as views:
                 await _start(send, 200, b"text/event-stream; charset=utf-8")

@@ -1,30 +1,18 @@
 """What the last two minutes were like: throughput and waiting times from counts that only ever grow."""
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+
+from worker.engine.tally import BOUNDS_SECONDS
+from worker.ops.tallies import ENDS, Histogram, Tallies
 
 KEEP_SECONDS = 120.0
 WINDOW_SECONDS = 10.0
-"""Waiting times are those of the jobs that began within so long."""
+"""Waiting times are those of the tries that began within so long."""
 GAP_SECONDS = 5.0
 """Nobody watched for longer than this: nothing is said of what was between."""
-SHARES = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
-
-
-@dataclass(frozen=True, slots=True)
-class Totals:
-    """Counts since the queue's beginning.
-
-    Attributes:
-        ended: outcome -> how many jobs came to it.
-        waited: how many jobs waited for up to each of the bounds; one more at the end: for longer.
-        bounds: those bounds, in seconds.
-    """
-
-    ended: dict[str, int]
-    waited: Sequence[int]
-    bounds: Sequence[float]
+SHARES: Mapping[str, float] = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,10 +20,17 @@ class Point:
     """One look. None: nothing can be said."""
 
     at_seconds: float
-    rates: dict[str, float] | None
+    rates: Mapping[str, float] | None
     """Outcome -> jobs a second since the look before."""
-    waits: dict[str, float] | None
-    """`p50`, `p95`, `p99` -> seconds, of the jobs that began within the window."""
+    waits: Mapping[str, float] | None
+    """`p50`, `p95`, `p99` -> seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Counts:
+    at_seconds: float
+    ended: Mapping[str, int]
+    wait: Histogram
 
 
 @dataclass(slots=True)
@@ -43,61 +38,46 @@ class History:
     """The looks of the last two minutes."""
 
     points: deque[Point] = field(default_factory=deque)
-    _totals: deque[tuple[float, Totals]] = field(default_factory=deque)
+    _window: deque[_Counts] = field(default_factory=deque)
 
-    def add(self, at_seconds: float, totals: Totals | None) -> Point:
-        """Take a look's totals in; None when there were none to be had."""
-        if totals is None:
-            self._totals.clear()
-            point = Point(at_seconds, None, None)
-        else:
-            if self._totals and not _follows(self._totals[-1], (at_seconds, totals)):
-                self._totals.clear()
-            before = self._totals[-1] if self._totals else None
-            self._totals.append((at_seconds, totals))
-            while len(self._totals) > 2 and at_seconds - self._totals[1][0] >= WINDOW_SECONDS:  # noqa: PLR2004
-                self._totals.popleft()
-            rates = None if before is None else _rates(before, (at_seconds, totals))
-            point = Point(at_seconds, rates, _waits(self._totals[0][1], totals))
+    def add(self, at_seconds: float, tallies: Tallies | None) -> Point:
+        """Take in what a look has found; None when it found nothing."""
+        point = Point(at_seconds, None, None) if tallies is None else self._compare(_counts(at_seconds, tallies))
+        if tallies is None:
+            self._window.clear()
         self.points.append(point)
         while at_seconds - self.points[0].at_seconds > KEEP_SECONDS:
             self.points.popleft()
         return point
 
-
-def quantile(counts: Sequence[int], bounds: Sequence[float], share: float) -> float | None:
-    """What this share of them is below, evenly spread within their bucket; the last bound when it is beyond that.
-
-    >>> quantile([10, 10, 0], [1.0, 2.0], 0.5), quantile([0, 0, 3], [1.0, 2.0], 0.5), quantile([0, 0, 0], [1.0, 2.0], 1)
-    (1.0, 2.0, None)
-    """
-    total = sum(counts)
-    if not total:
-        return None
-    wanted, below = share * total, 0
-    for number, (amount, bound) in enumerate(zip(counts, bounds, strict=False)):
-        if amount and below + amount >= wanted:
-            low = bounds[number - 1] if number else 0.0
-            return low + (bound - low) * (wanted - below) / amount
-        below += amount
-    return bounds[-1]
+    def _compare(self, now: _Counts) -> Point:
+        if self._window and not _follows(self._window[-1], now):
+            self._window.clear()
+        before = self._window[-1] if self._window else None
+        self._window.append(now)
+        while now.at_seconds - self._window[1 % len(self._window)].at_seconds >= WINDOW_SECONDS:
+            self._window.popleft()
+        if before is None:
+            return Point(now.at_seconds, None, None)
+        seconds = max(now.at_seconds - before.at_seconds, 0.001)
+        rates = {outcome: (amount - before.ended[outcome]) / seconds for outcome, amount in now.ended.items()}
+        recent = now.wait.since(self._window[0].wait)
+        waits = {name: value for name, share in SHARES.items() if (value := recent.quantile(share)) is not None}
+        return Point(now.at_seconds, rates, waits or None)
 
 
-def _follows(before: tuple[float, Totals], now: tuple[float, Totals]) -> bool:
+def _counts(at_seconds: float, tallies: Tallies) -> _Counts:
+    ended = dict.fromkeys(ENDS, 0)
+    for (_, outcome, _), amount in tallies.ended.items():
+        ended[outcome] += amount
+    wait = Histogram(BOUNDS_SECONDS)
+    for histogram in tallies.wait.values():
+        for number, amount in enumerate(histogram.counts):
+            wait.add(number, amount)
+    return _Counts(at_seconds, ended, wait)
+
+
+def _follows(before: _Counts, now: _Counts) -> bool:
     """Whether one look can be compared with the next: it is not long ago, and nobody has emptied Redis."""
-    (then, had), (at, has) = before, now
-    grown = all(has.ended.get(outcome, 0) >= amount for outcome, amount in had.ended.items())
-    same = list(had.bounds) == list(has.bounds) and len(had.waited) == len(has.waited)
-    return grown and same and at - then <= GAP_SECONDS
-
-
-def _rates(before: tuple[float, Totals], now: tuple[float, Totals]) -> dict[str, float]:
-    (then, had), (at, has) = before, now
-    seconds = max(at - then, 0.001)
-    return {outcome: (amount - had.ended.get(outcome, 0)) / seconds for outcome, amount in has.ended.items()}
-
-
-def _waits(had: Totals, has: Totals) -> dict[str, float] | None:
-    counts = [max(0, now - then) for now, then in zip(has.waited, had.waited, strict=True)]
-    found = {name: quantile(counts, has.bounds, share) for name, share in SHARES.items()}
-    return {name: value for name, value in found.items() if value is not None} or None
+    grown = all(now.ended[outcome] >= amount for outcome, amount in before.ended.items())
+    return grown and now.at_seconds - before.at_seconds <= GAP_SECONDS

@@ -32,6 +32,7 @@ class Poller(Generic[T]):
         self._look = look
         self._every_seconds = every_seconds
         self._seen: T | None = None
+        self._looked_at = float("-inf")
         self._news = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._closed = False
@@ -50,7 +51,8 @@ class Poller(Generic[T]):
             raise TooManyViewers
         self.viewers += 1
         if self._task is None and not self._closed:
-            self._seen = None  # of before the pause
+            if asyncio.get_running_loop().time() - self._looked_at > self._every_seconds:
+                self._seen = None  # of before the pause
             self._task = asyncio.create_task(self._poll(), name="dashboard-poller")
         try:
             yield self._views()
@@ -68,6 +70,15 @@ class Poller(Generic[T]):
             self._task = None
         self._tell()
 
+    async def first(self, wait_seconds: float) -> T | None:
+        """What was seen a moment ago, or is seen now; None when that takes longer."""
+        with self.watching() as views:
+            try:
+                async with asyncio.timeout(wait_seconds):
+                    return await anext(views, None)
+            except TimeoutError:
+                return None
+
     async def _views(self) -> AsyncIterator[T]:
         while not self._closed:
             news = self._news
@@ -77,8 +88,11 @@ class Poller(Generic[T]):
 
     async def _poll(self) -> None:
         loop = asyncio.get_running_loop()
-        due = loop.time()
+        # Whoever comes and goes does not make it look more often.
+        due = max(loop.time(), self._looked_at + self._every_seconds)
         while True:
+            await asyncio.sleep(due - loop.time())
+            self._looked_at = loop.time()
             try:
                 self._seen = await self._look()
             except Exception as error:  # noqa: BLE001  # told, and tried again: one bad look must not end them all
@@ -86,7 +100,6 @@ class Poller(Generic[T]):
             self.looks += 1
             self._tell()
             due = max(due + self._every_seconds, loop.time())
-            await asyncio.sleep(due - loop.time())
 
     def _tell(self) -> None:
         news, self._news = self._news, asyncio.Event()

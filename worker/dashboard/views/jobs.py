@@ -1,0 +1,57 @@
+"""Jobs by their ids, with their whole stories, and ordering keys with the jobs that wait behind them."""
+
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+
+from worker.dashboard import ordering, story
+from worker.dashboard.asked import id_of, page_of
+from worker.dashboard.desk import desk_of
+from worker.dashboard.telling import tell
+from worker.ops.escaped import escape
+
+PAGE = 50
+
+
+async def jobs(request: Request) -> Response:
+    """Where one looks for a job."""
+    return desk_of(request).pages.answer(request, "jobs.html")
+
+
+async def job(request: Request) -> Response:
+    """A job's whole story."""
+    desk = desk_of(request)
+    if not request.query_params.get("id", "").strip():
+        return RedirectResponse("/jobs", 303)
+    job_id = id_of(request.query_params["id"])
+    backend = desk.backend
+    found = await story.read(backend.redis, backend.queue, desk.ledger, job_id, backend.max_payload_bytes)
+    return desk.pages.answer(
+        request,
+        "job.html",
+        status=200 if found.known or found.ledger_trouble else 404,
+        job_id=escape(job_id),
+        story=found,
+        told=tell(found),
+        key=escape(found.order.key) if found.order else None,
+        holder=escape(found.order.holder) if found.order and found.order.holder else None,
+    )
+
+
+async def key(request: Request) -> Response:
+    """Who holds an ordering key, and who waits behind it."""
+    desk = desk_of(request)
+    if not request.query_params.get("key", "").strip():
+        return RedirectResponse("/jobs", 303)
+    wanted, page = id_of(request.query_params["key"]), page_of(request)
+    line = await ordering.read(desk.backend.redis, desk.backend.queue, wanted, (page - 1) * PAGE, PAGE)
+    return desk.pages.answer(
+        request,
+        "key.html",
+        key=escape(wanted),
+        line=line,
+        jobs=[(escape(job_id), job_id, place_ms) for job_id, place_ms in line.jobs],
+        holder=escape(line.holder) if line.holder else None,
+        page=page,
+        first=(page - 1) * PAGE + 1,
+        pages=max(1, -(-line.parked // PAGE)),
+    )
