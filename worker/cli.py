@@ -130,6 +130,27 @@ def contract() -> None:
     typer.echo(asyncapi_json(), nl=False)
 
 
+@app.command()
+def dashboard(
+    host: Annotated[
+        str, typer.Option(help="Where to listen; anything but loopback needs `WORKER_DASHBOARD_TOKEN`.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535, help="The port.")] = 8090,
+    allow_actions: Annotated[
+        bool, typer.Option("--allow-actions", help="Let dead letters be replayed and purged, too.")
+    ] = False,
+) -> None:
+    """Serve a web page that shows how the queue stands: live figures, jobs, dead letters and the schedule.
+
+    Anybody on this machine may look at it, unless `WORKER_DASHBOARD_TOKEN` is set.
+    """
+    try:
+        from worker.commands import dashboard as page  # noqa: PLC0415  # an extra
+    except ModuleNotFoundError as error:
+        stop(f"the dashboard needs {error.name}, which is not installed: pip install 'userpost-worker[dashboard]'")
+    page.serve(settings_from(), host, port, allow_actions=allow_actions)
+
+
 app.command(name="status")(status.status)
 app.add_typer(dead.app, name="dead")
 

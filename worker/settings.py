@@ -12,6 +12,8 @@ from producers import keys
 from producers.connection import connect
 from worker.database.engine import Timeouts, database_url
 
+SHORTEST_TOKEN = 16
+
 
 class SettingsError(Exception):
     """The environment is wrong. One line a variable: its name, what was given, what is allowed."""
@@ -36,6 +38,12 @@ def _redis_url(url: SecretStr) -> SecretStr:
 def _database_url(url: SecretStr) -> SecretStr:
     database_url(url.get_secret_value())
     return url
+
+
+def _token(token: SecretStr | None) -> SecretStr | None:
+    if token is not None and len(token.get_secret_value()) < SHORTEST_TOKEN:
+        raise ValueError(f"must have {SHORTEST_TOKEN} characters or more: openssl rand -hex 24")
+    return token
 
 
 def _timezone(name: str) -> str:
@@ -94,6 +102,15 @@ class Settings(BaseSettings):
     )
     timezone: Annotated[str, AfterValidator(_timezone)] = Field(
         "UTC", description="the time zone that scheduled jobs go by, such as `Europe/Paris`"
+    )
+    http_host: Annotated[str, Field(min_length=1, max_length=255)] = Field(
+        "127.0.0.1", description="the address that answers `/livez`, `/readyz` and `/metrics`"
+    )
+    http_port: Annotated[int, Field(ge=0, le=65_535)] = Field(
+        0, description="the port of these; 0: they are off. Of several processes one answers"
+    )
+    dashboard_token: Annotated[SecretStr | None, AfterValidator(_token)] = Field(
+        None, description="what one logs in with to `worker dashboard`, 16 characters or more; needed beyond loopback"
     )
     log_format: Literal["json", "console"] = Field("json", description="`json` or `console`")
     log_level: Literal["debug", "info", "warning", "error"] = Field(

@@ -6,7 +6,7 @@
 import re
 import sys
 from pathlib import Path
-from typing import get_origin
+from typing import Literal, get_origin
 
 import pytest
 from pydantic_core import PydanticUndefined
@@ -28,9 +28,9 @@ def settings_table() -> str:
     lines = ["| variable | default | takes | meaning |", "| --- | --- | --- | --- |"]
     for name, field in Settings.model_fields.items():
         default = "none, needed" if field.default is PydanticUndefined else f"`{field.default}`"
-        takes = (
-            allowed(name) if allowed(name).startswith("a ") else "a word" if get_origin(field.annotation) else "text"
-        )
+        default = "none" if field.default is None else default
+        word = get_origin(field.annotation) is Literal
+        takes = allowed(name) if allowed(name).startswith("a ") else "a word" if word else "text"
         lines.append(f"| `{variable(name)}` | {default} | {takes} | {field.description} |")
     return "\n".join(lines) + "\n"
 

@@ -1,44 +1,66 @@
-"""`worker dashboard`: the web page for operations."""
+"""`worker dashboard`: joins the web page to its servers, and serves it until it is told to stop."""
 
 import asyncio
 import os
-from typing import Annotated
+import socket
 
 import typer
-from rich.console import Console
+from redis.asyncio import Redis
 
 from producers.connection import connect
 from worker.app import schedule
-from worker.commands.common import settings_from, stop
+from worker.commands.common import ANSWER_SECONDS, stop
 from worker.dashboard.app import Dashboard
 from worker.dashboard.desk import Backend
 from worker.dashboard.security import Access, Refused
 from worker.dashboard.serve import Server
-from worker.database.engine import create_engine
+from worker.database.engine import Timeouts, create_engine
 from worker.ops import logs
 from worker.settings import Settings, zone
 
-POOL_SIZE = 4
-ANSWER_SECONDS = 3.0
-
-Host = Annotated[str, typer.Option(help="Where to listen. Anything but loopback needs `WORKER_DASHBOARD_TOKEN`.")]
-Port = Annotated[int, typer.Option(min=1, max=65535, help="The port.")]
-AllowActions = Annotated[
-    bool, typer.Option("--allow-actions", help="Let dead letters be replayed and purged; by default one can only look.")
-]
+SESSIONS = 4
+TIMEOUTS = Timeouts(connect_seconds=3, lock_seconds=2, statement_seconds=3, answer_seconds=5)
 
 
-def run(host: str, port: int, *, allow_actions: bool) -> None:
-    """Serve the page until it is told to stop."""
-    settings = settings_from()
-    token = settings.dashboard_token.get_secret_value() if settings.dashboard_token else None
-    access = Access(host, port, token, allow_actions)
+def serve(settings: Settings, host: str, port: int, *, allow_actions: bool) -> None:
+    """Serve the page; ends with 2, and a line that says why, when it cannot be served like this."""
+    token = settings.dashboard_token
+    access = Access(host, port, token.get_secret_value() if token else None, allow_actions)
     try:
         access.check()
-    except Refused as error:
+        redis = connect(
+            settings.redis_url.get_secret_value(), queue=settings.queue, answer_timeout_seconds=ANSWER_SECONDS
+        )
+        listening = _listen(host, port)
+    except (Refused, ValueError) as error:
         stop(str(error))
-    logs.configure(settings.log_format, settings.log_level)
-    try:
-        asyncio.run(_serve(settings, access))
     except OSError as error:
-        stop(f"{access.host}:{access.port} cannot be listened on ({os.strerror(error.errno or 0)}): choose another --port")
+        why = os.strerror(error.errno) if error.errno else type(error).__name__
+        stop(f"{host}:{port} cannot be listened on ({why}): choose another --port or --host")
+    logs.configure(settings.log_format, settings.log_level)
+    typer.echo(f"http://{_shown(host)}:{port}/  (Ctrl+C ends it)", err=True)
+    asyncio.run(_serve(settings, access, redis, listening))
+
+
+async def _serve(settings: Settings, access: Access, redis: Redis, listening: socket.socket) -> None:
+    engine = create_engine(
+        settings.database_url.get_secret_value(), pool_size=SESSIONS, timeouts=TIMEOUTS, name="worker-dashboard"
+    )
+    backend = Backend(
+        redis, engine, settings.queue, zone(settings.timezone), schedule(redis, settings), settings.max_payload_bytes
+    )
+    try:
+        await Server(Dashboard(backend, access)).serve(sockets=[listening])
+    finally:
+        await redis.aclose()
+        await redis.connection_pool.disconnect()
+        await engine.dispose()
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family, _, _, _, address = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)[0]
+    return socket.create_server(address[:2], family=family)
+
+
+def _shown(host: str) -> str:
+    return f"[{host}]" if ":" in host and not host.startswith("[") else host

@@ -6,29 +6,31 @@ from types import FrameType
 import uvicorn
 
 from worker.dashboard.app import Dashboard
-from worker.dashboard.security import Access
 
 STOP_SECONDS = 3
+MOST_CONNECTIONS = 500
+LONGEST_HEAD_BYTES = 16 * 1024
 
 
 class Server(uvicorn.Server):
     """uvicorn, but streams end when it is told to stop: it would wait for those who watch."""
 
-    def __init__(self, dashboard: Dashboard, access: Access) -> None:
+    def __init__(self, dashboard: Dashboard) -> None:
         super().__init__(
             uvicorn.Config(
                 dashboard,
-                host=access.host.strip("[]"),
-                port=access.port,
                 log_config=None,
                 access_log=False,
                 lifespan="off",
                 # Nobody's word is taken for where a request comes from.
                 proxy_headers=False,
                 server_header=False,
-                h11_max_incomplete_event_size=16 * 1024,
-                limit_concurrency=500,
+                timeout_keep_alive=10,
                 timeout_graceful_shutdown=STOP_SECONDS,
+                limit_concurrency=MOST_CONNECTIONS,
+                h11_max_incomplete_event_size=LONGEST_HEAD_BYTES,
+                http="h11",
+                ws="none",
             )
         )
         self._dashboard = dashboard
