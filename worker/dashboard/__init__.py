@@ -1,1 +1,1 @@
-"""A web page for people in operations: see how the queue stands, understand what became of a job, act on dead letters."""
+"""A web page for people in operations: how the queue stands, what became of a job, what to do about dead letters."""

@@ -18,6 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from producers import ids, keys, wire
 from producers.errors import JobCancelled, JobDead
 from producers.handle import PARKED_MS
+from worker.dashboard.payloads import payload
 from worker.database import ledger
 from worker.database.broken import ConnectionLost, LeftIdle, Unreachable
 from worker.ops.dead_letters import DeadLetters, Letter, Payload
@@ -89,9 +90,7 @@ class Story:
     @property
     def known(self) -> bool:
         """Whether there is any trace of it."""
-        return any(
-            (self.score is not None, self.payload, self.result, self.result_trouble, self.letter, self.recorded)
-        )
+        return any((self.score is not None, self.payload, self.result, self.result_trouble, self.letter, self.recorded))
 
     @property
     def state(self) -> State:
@@ -130,9 +129,7 @@ async def read(
         traces["payload"] = await letters.payload(job_id, max_bytes)
     recorded, trouble = await _recorded(sessions, job_id)
     entry, at = recorded or (None, None)
-    return Story(
-        job_id=job_id, letter=letter, recorded=entry, recorded_at=at, ledger_trouble=trouble, **traces
-    )
+    return Story(job_id=job_id, letter=letter, recorded=entry, recorded_at=at, ledger_trouble=trouble, **traces)
 
 
 async def _traces(redis: Redis, queue: str, job_id: bytes, max_bytes: int) -> dict[str, Any]:
@@ -147,7 +144,7 @@ async def _traces(redis: Redis, queue: str, job_id: bytes, max_bytes: int) -> di
         pipeline.zscore("arq:abort", cast("str", job_id))
         pipeline.type(payload_key)
         pipeline.strlen(payload_key)
-        pipeline.getrange(payload_key, 0, max_bytes)
+        pipeline.getrange(payload_key, 0, max_bytes - 1)
         pipeline.exists(result_key)
         pipeline.getrange(result_key, 0, MAX_RESULT_BYTES)
         pipeline.pttl(result_key)
@@ -156,25 +153,19 @@ async def _traces(redis: Redis, queue: str, job_id: bytes, max_bytes: int) -> di
         pipeline.zscore(parked, cast("str", job_id))
         answers = await pipeline.execute(raise_on_error=False)
     # A key of another type is somebody else's, and tells nothing.
-    (seconds, micros), *found = (None if isinstance(answer, ResponseError) else answer for answer in answers)
+    seconds, micros = answers[0]
+    found: list[Any] = [None if isinstance(answer, ResponseError) else answer for answer in answers[1:]]
     score, lease_ms, tries, abort, kind, size, data, result_there, result, result_ms, holder, ahead, own_ms = found
     return {
         "now_ms": seconds * 1000 + micros / 1000,
         "score": score,
-        "payload": _payload(kind, size, data, max_bytes),
+        "payload": payload(kind, size, data, max_bytes),
         "lease_ms": lease_ms if lease_ms is not None and lease_ms >= 0 else None,
         "tries": int(tries) if tries and tries.isdigit() else None,
         "cancelling": abort is not None,
         **_result(there=bool(result_there), data=result, ttl_ms=result_ms),
         "order": Order(key, holder, ahead, own_ms) if key else None,
     }
-
-
-def _payload(kind: bytes, size: int | None, data: bytes | None, max_bytes: int) -> Payload | None:
-    if kind == b"none":
-        return None
-    whole = size is not None and size <= max_bytes
-    return Payload(kind.decode("ascii", "replace"), size, data if whole else None)
 
 
 def _result(*, there: bool, data: bytes | None, ttl_ms: int) -> Mapping[str, Any]:

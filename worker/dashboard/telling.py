@@ -1,8 +1,8 @@
-"""A job's story as a person reads it: where it is, what happened when, and what its payload holds, without its values."""
+"""A job's story as a person reads it: where it is, what happened when, and what its payload holds, not its values."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, assert_never
+from typing import Any
 
 from pydantic_core import from_json
 
@@ -38,12 +38,14 @@ class Told:
 def tell(story: Story) -> Told:
     """Put a story into words."""
     payload = _payload(story)
-    result, recorded = story.result, story.recorded
-    said = story.letter.said if story.letter else None
-    names = [
-        recorded and recorded.job, payload and payload.get("job"), said and said.job, result and result.f
-    ]  # fmt: skip
-    tries = [story.tries, said and said.tries, result and result.t]
+    result, said = story.result, story.letter.said if story.letter else None
+    names = (
+        story.recorded.job if story.recorded else None,
+        payload.get("job") if payload else None,
+        said.job if said else None,
+        result.f if result else None,
+    )
+    tries = (story.tries, said.tries if said else None, result.t if result else None)
     return Told(
         state=story.state,
         headline=_headline(story),
@@ -55,9 +57,12 @@ def tell(story: Story) -> Told:
     )
 
 
-def _headline(story: Story) -> str:  # noqa: PLR0911  # one for each state
+def _headline(story: Story) -> str:
+    state = story.state
+    if state.ended or state in {State.DEAD, State.UNKNOWN}:
+        return _end(story)
     away = span(abs((story.score or 0) - story.now_ms) / 1000)
-    match story.state:
+    match state:
         case State.DUE:
             return f"It has been due for {away}; the next free worker takes it."
         case State.DEFERRED:
@@ -66,8 +71,12 @@ def _headline(story: Story) -> str:  # noqa: PLR0911  # one for each state
             return f"Its last try failed; the next begins in {away}."
         case State.PARKED:
             return _behind(story)
-        case State.CLAIMED:
+        case _:
             return f"A worker has it. The lease ends in {span((story.lease_ms or 0) / 1000)} unless it is renewed."
+
+
+def _end(story: Story) -> str:
+    match story.state:
         case State.DONE:
             return "It had its effect, once."
         case State.REJECTED:
@@ -77,10 +86,8 @@ def _headline(story: Story) -> str:  # noqa: PLR0911  # one for each state
             return f"It was given up: {_why(story)}. {kept}."
         case State.CANCELLED:
             return "Somebody cancelled it; it had no effect."
-        case State.UNKNOWN:
+        case _:
             return "Neither Redis nor the ledger knows it: it was never accepted, or long ago."
-        case other:
-            assert_never(other)
 
 
 def _behind(story: Story) -> str:

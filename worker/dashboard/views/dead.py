@@ -7,17 +7,19 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
+from producers import keys
+from worker.dashboard import payloads
 from worker.dashboard.asked import id_of, page_of
 from worker.dashboard.desk import Desk, desk_of
 from worker.dashboard.forms import read_form
 from worker.dashboard.words import LONGEST_ID
 from worker.engine.journal import loggable
-from worker.ops.dead_letters import Letter, Payload, Replayed
+from worker.ops.dead_letters import Payload, Replayed
 from worker.ops.escaped import escape
 from worker.ops.shape import shape
 
 PAGE = 50
-SHAPE_BYTES = 64 * 1024
+SHAPE_BYTES = 16 * 1024
 """On the list, the payloads of up to this size are looked into; the page of a job reads larger ones."""
 ACTIONS = ("replay", "purge")
 
@@ -28,12 +30,17 @@ async def dead(request: Request) -> Response:
     """One page of dead letters."""
     desk, page = desk_of(request), page_of(request)
     count = await desk.letters.count()
-    letters = await desk.letters.newest((page - 1) * PAGE, PAGE)
+    found = await desk.letters.newest((page - 1) * PAGE, PAGE)
+    letters = [letter for letter in found if 0 < len(letter.job_id) <= LONGEST_ID]
+    payload_keys = [keys.dead_payload("").encode() + letter.job_id for letter in letters]
+    kept = await payloads.read(desk.backend.redis, payload_keys, SHAPE_BYTES)
     return desk.pages.answer(
         request,
         "dead.html",
-        letters=[(escape(letter.job_id), letter, await _shape(desk, letter)) for letter in letters if _nameable(letter)],
-        unnameable=[letter for letter in letters if not _nameable(letter)],
+        letters=[
+            (escape(letter.job_id), letter, _shape(payload)) for letter, payload in zip(letters, kept, strict=True)
+        ],
+        unnameable=len(found) - len(letters),
         count=count,
         page=page,
         pages=max(1, -(-count // PAGE)),
@@ -60,13 +67,16 @@ async def act(request: Request) -> Response:
         results = ["purged" if purged else "not_there" for purged in await desk.letters.purge(job_ids)]
         well = "purged"
     acted = [loggable(job_id) for job_id, result in zip(job_ids, results, strict=True) if result == well]
-    log.info(
-        f"dashboard_{well}",
-        job_ids=[job_id for job_id in acted if job_id is not None],
-        count=len(acted),
-        asked=len(job_ids),
-        remote=None if request.client is None else request.client.host,
-    )
+    line = {
+        "job_ids": [job_id for job_id in acted if job_id is not None],
+        "jobs": len(acted),
+        "asked": len(job_ids),
+        "remote": None if request.client is None else request.client.host,
+    }
+    if action == "replay":
+        log.info("dashboard_replayed", **line)
+    else:
+        log.info("dashboard_purged", **line)
     told = [(escape(job_id), result) for job_id, result in zip(job_ids, results, strict=True)]
     return desk.pages.answer(request, "acted.html", action=action, results=told, well=well, done=len(acted))
 
@@ -87,13 +97,9 @@ async def _asked(request: Request, desk: Desk) -> tuple[str, list[bytes]]:
     return action, job_ids
 
 
-def _nameable(letter: Letter) -> bool:
-    return 0 < len(letter.job_id) <= LONGEST_ID
-
-
-async def _shape(desk: Desk, letter: Letter) -> list[str]:
+def _shape(kept: Payload | None) -> list[str]:
     """The names, types and sizes of a payload's fields; or one line that says why there are none."""
-    match await desk.letters.payload(letter.job_id, min(SHAPE_BYTES, desk.backend.max_payload_bytes)):
+    match kept:
         case None:
             return ["the payload was gone"]
         case Payload(kind=kind, size_bytes=None):
