@@ -49,9 +49,12 @@ async def _serve(settings: Settings, access: Access, redis: Redis, listening: so
     backend = Backend(
         redis, engine, settings.queue, zone(settings.timezone), schedule(redis, settings), settings.max_payload_bytes
     )
+    dashboard = Dashboard(backend, access)
     try:
-        await Server(Dashboard(backend, access)).serve(sockets=[listening])
+        await Server(dashboard).serve(sockets=[listening])
     finally:
+        dashboard.poller.close()
+        await dashboard.poller.ended()
         await redis.aclose()
         await redis.connection_pool.disconnect()
         await engine.dispose()

@@ -33,16 +33,23 @@ log = structlog.get_logger("worker.dashboard")
 
 
 class Dashboard:
-    """The ASGI application, and what whoever serves it needs of it."""
+    """The ASGI application, and what whoever serves it needs of it.
+
+    Args:
+        backend: what it looks at.
+        access: who may see it, and do what.
+        every_seconds: how often it looks while somebody watches.
+    """
 
     def __init__(self, backend: Backend, access: Access, every_seconds: float = EVERY_SECONDS) -> None:
         sessions = Sessions(access.token, access.port)
         pages = Pages(backend.queue, backend.zone, access, sessions)
         self.poller = Poller(Overview(backend, pages).look, every_seconds)
         app = Starlette(routes=_routes(), exception_handlers={HTTPException: _refused})
-        app.state.desk = Desk(
-            backend, access, sessions, WrongTries(), pages, self.poller, create_sessions(backend.engine)
-        )  # fmt: skip
+        ledger = create_sessions(backend.engine)
+        self.desk = Desk(backend, access, sessions, WrongTries(), pages, self.poller, ledger)
+        app.state.desk = self.desk
+        self.routes = app.routes
         self._app = Guard(app, access, sessions)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -107,5 +114,5 @@ async def _refused(request: Request, error: Exception) -> Response:
 def _trouble(request: Request, status: int, text: str, reload_seconds: int | None = None) -> Response:
     title = HTTPStatus(status).phrase
     return desk_of(request).pages.answer(
-        request, "trouble.html", status=status, title=title, text=text, reload_seconds=reload_seconds
+        request, "trouble.html", status=status, code=status, title=title, text=text, reload_seconds=reload_seconds
     )

@@ -35,6 +35,9 @@ class Poller(Generic[T]):
         self._looked_at = float("-inf")
         self._news = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        """The one that goes on; another may be about to end its last look."""
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._stopped = asyncio.Event()
         self._closed = False
         self.viewers = 0
         self.looks = 0
@@ -53,22 +56,26 @@ class Poller(Generic[T]):
         if self._task is None and not self._closed:
             if asyncio.get_running_loop().time() - self._looked_at > self._every_seconds:
                 self._seen = None  # of before the pause
+            self._stopped.clear()
             self._task = asyncio.create_task(self._poll(), name="dashboard-poller")
+            self._tasks.add(self._task)
+            self._task.add_done_callback(self._tasks.discard)
         try:
             yield self._views()
         finally:
             self.viewers -= 1
-            if not self.viewers and self._task is not None:
-                self._task.cancel()
-                self._task = None
+            if not self.viewers:
+                self._stop()
 
     def close(self) -> None:
         """Look no more; every viewer's views end."""
         self._closed = True
-        if self._task is not None:
-            self._task.cancel()
-            self._task = None
+        self._stop()
         self._tell()
+
+    async def ended(self) -> None:
+        """Wait for the end of a look that is under way."""
+        await asyncio.gather(*self._tasks)
 
     async def first(self, wait_seconds: float) -> T | None:
         """What was seen a moment ago, or is seen now; None when that takes longer."""
@@ -90,8 +97,12 @@ class Poller(Generic[T]):
         loop = asyncio.get_running_loop()
         # Whoever comes and goes does not make it look more often.
         due = max(loop.time(), self._looked_at + self._every_seconds)
-        while True:
-            await asyncio.sleep(due - loop.time())
+        while self._task is asyncio.current_task():
+            if due > loop.time():
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout_at(due):
+                        await self._stopped.wait()
+                continue
             self._looked_at = loop.time()
             try:
                 self._seen = await self._look()
@@ -100,6 +111,11 @@ class Poller(Generic[T]):
             self.looks += 1
             self._tell()
             due = max(due + self._every_seconds, loop.time())
+
+    def _stop(self) -> None:
+        # A look is never cancelled half-way: that would cost its connections.
+        self._task = None
+        self._stopped.set()
 
     def _tell(self) -> None:
         news, self._news = self._news, asyncio.Event()

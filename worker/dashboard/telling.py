@@ -120,7 +120,8 @@ def _steps(story: Story, payload: dict[str, Any] | None) -> Iterator[Step]:
     if story.recorded is not None and story.recorded_at is not None:
         outcome = story.recorded.outcome
         kind = "good" if outcome == "done" else "bad"
-        yield Step("Entered in the ledger", story.recorded_at.timestamp() * 1000, f"as {outcome}, for good", kind)
+        detail = "until it is replayed" if outcome == "dead" else "for good"
+        yield Step("Entered in the ledger", story.recorded_at.timestamp() * 1000, f"as {outcome}, {detail}", kind)
     if story.letter is not None:
         worker = story.letter.said.worker
         by = f"by {shown(worker)}" if worker else ""
