@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
+from contextvars import Context
 from datetime import timedelta
 from typing import Any, cast
 
@@ -18,8 +19,10 @@ from producers.connection import connect
 from worker.database.engine import create_engine, create_sessions, create_tables
 from worker.engine import compatibility, garbage
 from worker.engine.batch import Batches
+from worker.engine.causes import causes
 from worker.engine.classify import classify, describe
 from worker.engine.execution import Tick
+from worker.engine.journal import Journal
 from worker.engine.outcome import Release
 from worker.engine.retry import backoff_seconds
 from worker.engine.schedule import run_tick
@@ -101,6 +104,7 @@ def engine_worker(settings: Settings, *, burst: bool = False) -> EngineWorker:
             grace_seconds=settings.shutdown_grace_seconds,
             result_ttl_seconds=settings.result_ttl_seconds,
             max_payload_bytes=settings.max_payload_bytes,
+            log_success_sample=settings.log_success_sample,
         ),
         gathered=logs.gathered,
         redis_pool=redis,
@@ -167,6 +171,7 @@ def _startup(settings: Settings) -> Hook:
             sessions, REGISTRY, max_tries=settings.max_tries, timeout_seconds=settings.job_timeout_seconds
         )
         ctx["batches"] = Batches(ctx["transaction"], sessions, REGISTRY, timeout_seconds=settings.job_timeout_seconds)
+        ctx["journal"] = Journal(success_sample=settings.log_success_sample)
         log.info(
             "worker_started",
             queue=settings.queue,
@@ -215,7 +220,11 @@ def _bounded_loads(max_bytes: int) -> Callable[[bytes], dict[str, Any]]:
 def _log_unhandled(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
     # asyncio's own text holds the repr of the exception, and with it values.
     error = context.get("exception")
-    log.error("unhandled_error", error=describe(error) if error is not None else None)
+    # It is told when a task is thrown away, in the midst of whatever else is tried then: so in its own context, which
+    # Python tells from 3.12 on, or in none.
+    own: Context = getattr(context.get("task"), "get_context", Context)()
+    told = causes(error) if isinstance(error, BaseException) else None
+    own.copy().run(lambda: log.error("unhandled_error", error=told))
 
 
 def __getattr__(name: str) -> Any:
