@@ -12,7 +12,8 @@ from worker.ops.console import Console
 
 LINE = {
     "timestamp": "2026-11-26T07:29:15.123456Z", "level": "warning", "event": "job_retried",
-    "job_id": "import-7@user:42", "job": "update_user", "try": 2, "wait_ms": 1.25, "run_ms": 61_500.0, "code": "failed", "detail": "it is so",
+    "job_id": "import-7@user:42", "job": "update_user", "try": 2, "wait_ms": 1.25, "run_ms": 61_500.0,
+    "code": "failed", "detail": "it is so",
 }  # fmt: skip
 ERROR = [{"type": "LookupError", "at": "a.py:7 in f"}, {"type": "KeyError"}]
 
@@ -39,6 +40,11 @@ def test_columns_and_units() -> None:
         "07:29:15.123Z warning job_retried          update_user import-7@user:42 "
         ' try=2 wait=1.2ms run=1m2s code=failed detail="it is so" error=LookupError at a.py:7 in f from KeyError'
     )
+
+
+def test_a_try_says_nothing_twice() -> None:
+    line = Console(colours=False, encoding="utf-8")(LINE | {"outcome": "retry", "error": ERROR}).decode()
+    assert line.endswith(" try=2 wait=1.2ms run=1m2s code=failed error=LookupError at a.py:7 in f from KeyError")
 
 
 def test_what_is_about_no_job_has_no_gap() -> None:

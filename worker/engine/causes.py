@@ -1,7 +1,7 @@
 """An exception as a line of the log holds it: a link for each exception of its chain, the outermost first.
 
-A link has the exception's type, its SQLSTATE if it has one, and the place it came from. It has no text: texts of
-databases and of handlers hold values.
+A link has the exception's type, its SQLSTATE if it has one, and the place it came from (a library's place for the
+outermost alone). It has no text: texts of databases and of handlers hold values.
 """
 
 import sys
@@ -43,7 +43,7 @@ def _links(error: BaseException, seen: set[int]) -> list[Link]:
         if len(seen) == MOST_LINKS:
             return [*links, MORE]
         seen.add(id(link))
-        links.append(_link(link))
+        links.append(_link(link, outermost=not links))
         if isinstance(link, BaseExceptionGroup):
             links[-1]["errors"] = _members(link.exceptions, seen)
         link = _cause(link)
@@ -59,14 +59,14 @@ def _members(errors: Sequence[BaseException], seen: set[int]) -> list[list[Link]
     return [chain for chain in chains if chain]
 
 
-def _link(error: BaseException) -> Link:
+def _link(error: BaseException, *, outermost: bool) -> Link:
     kind, sqlstate = type(error), getattr(error, "sqlstate", None)
     link: Link = {
         "type": kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
     }
     if isinstance(sqlstate, str):
         link["sqlstate"] = sqlstate
-    if at := place(error.__traceback__):
+    if at := place(error.__traceback__, of_libraries=outermost):
         link["at"] = at
     return link
 
@@ -81,10 +81,11 @@ def _cause(error: BaseException) -> BaseException | None:
     return None if error.__suppress_context__ else error.__context__
 
 
-def place(traceback: TracebackType | None) -> str:
+def place(traceback: TracebackType | None, *, of_libraries: bool = True) -> str:
     """Where an exception came from, as in `worker/database/users.py:41 in create_user`; empty when that is not known.
 
-    It is the innermost place in code of ours or of a handler's: a library's inside says little without its text.
+    It is the innermost place in code of ours or of a handler's: a library's inside says little without its text, and is
+    told only when there is nothing else, and if asked for.
     """
     # No line of code is read from a file for it: that would hold up all that runs here.
     found, found_is_ours = "", False
@@ -92,13 +93,19 @@ def place(traceback: TracebackType | None) -> str:
         file, ours = _file(frame.f_code.co_filename)
         if ours or not found_is_ours:
             found, found_is_ours = f"{file}:{number} in {frame.f_code.co_qualname.rpartition('<locals>.')[2]}", ours
-    return found
+    return found if found_is_ours or of_libraries else ""
 
 
 @lru_cache(maxsize=1024)
 def _file(name: str) -> tuple[str, bool]:
-    """A file's path below the folder that it was imported from, and whether it is no library's."""
+    """A file's path below the folder that it was imported from, and whether it is no library's.
+
+    >>> _file("asyncpg/protocol/protocol.pyx")
+    ('asyncpg/protocol/protocol.pyx', False)
+    """
+    if not name.startswith("/"):  # compiled, frozen, or never a file
+        return name, False
     folders = [folder.rstrip("/") + "/" for folder in sys.path if folder]
     folder = max((folder for folder in folders if name.startswith(folder)), key=len, default="")
     path = name.removeprefix(folder) if folder else "/".join(PurePath(name).parts[-2:])
-    return path, path.startswith(_OURS) or not name.startswith((*_LIBRARIES, "<"))
+    return path, path.startswith(_OURS) or not name.startswith(_LIBRARIES)

@@ -46,17 +46,17 @@ class Journal:
         match attempt:
             case Done():
                 part = {"sampled": self._success_sample} if sampled else {}
-                self._log.info("job_done", outcome="done", **line, **part)
+                self._log.info("job_done", **line, outcome="done", **part)
             case Rejected(code, detail):
-                self._log.info("job_rejected", outcome="rejected", code=code, detail=detail, **line)
+                self._log.info("job_rejected", **line, outcome="rejected", code=code, detail=detail)
             case Dead(code, detail, causes):
                 error = {"error": causes} if causes else {}
-                self._log.error("job_dead", outcome="dead", code=code, detail=detail, **line, **error)
+                self._log.error("job_dead", **line, outcome="dead", code=code, detail=detail, **error)
             case Retry(code, detail, causes):
                 error = {"error": causes} if causes else {}
-                self._log.warning("job_retried", outcome="retry", code=code, detail=detail, **line, **error)
+                self._log.warning("job_retried", **line, outcome="retry", code=code, detail=detail, **error)
             case Release(detail):
-                self._log.warning("job_released", outcome="release", detail=detail, **line)
+                self._log.warning("job_released", **line, outcome="release", detail=detail)
 
 
 def _usual(claim: Claim, attempt: Attempt, run_ms: float) -> bool:

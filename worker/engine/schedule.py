@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from worker.database import ledger
 from worker.database.engine import session_scope
 from worker.engine.causes import causes
-from worker.engine.context import told_id
+from worker.engine.context import told_id, trying
 from worker.jobs.registry import ScheduledJob
 
 log = structlog.get_logger("worker.schedule")
@@ -28,6 +28,7 @@ async def run_tick(ctx: dict[Any, Any], job: ScheduledJob) -> None:
     """
     sessions: async_sessionmaker[AsyncSession] = ctx["sessions"]
     job_id = told_id(ctx["job_id"])
+    trying(ctx["job_id"], job.name, ctx.get("job_try", 1))
     started = time.monotonic()
     async with session_scope(sessions) as session:
         entry = ledger.Entry(ctx["job_id"], job.name, "done")

@@ -1,6 +1,6 @@
 """A line of the log for people: time, level, what happened, to which job, and the rest with its units.
 
-    07:29:15.123Z info    job_done            create_user 0198c0de5680  try=2 wait=1.3ms run=2ms outcome=done
+    07:29:15.123Z info    job_done             create_user 0198c0de5680  try=2 wait=1.3ms run=2ms
 
 One line each, whatever it holds: what cannot be printed is escaped.
 """
@@ -15,6 +15,8 @@ from worker.ops.plain import bounded
 LEVEL_WIDTH = len("warning")
 EVENT_WIDTH = 20
 """Most events are shorter; one that is longer pushes what follows to the right."""
+
+JOB_WIDTH = len("create_user")
 
 _DIM, _BOLD, _RESET = "\x1b[2m", "\x1b[1m", "\x1b[0m"
 _COLOURS = {"debug": _DIM, "info": "\x1b[32m", "warning": "\x1b[33m", "error": "\x1b[31m", "critical": "\x1b[1;31m"}
@@ -51,7 +53,7 @@ class Console:
             self._in(_BOLD, _printable(str(fields.get("event", ""))).ljust(EVENT_WIDTH)),
         ]
         if about := [_printable(str(fields[name])) for name in ("job", "job_id") if fields.get(name) is not None]:
-            words.append(" ".join(about) + " ")
+            words.append(" ".join([about[0].ljust(JOB_WIDTH), *about[1:]]) + " ")
         words += [self._in(_DIM, f"{name}=") + value for name, value in _rest(fields)]
         line = " ".join(words).rstrip()
         return line.encode(self.encoding, "backslashreplace")
@@ -61,8 +63,11 @@ class Console:
 
 
 def _rest(fields: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    left_out: tuple[str, ...] = _PLACED
+    if "outcome" in fields:  # a try's: the event says the same, and the error more than the detail
+        left_out += ("outcome", "detail") if "error" in fields else ("outcome",)
     for name, value in fields.items():
-        if name in _PLACED:
+        if name in left_out:
             continue
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
         if name.endswith("_ms") and is_number:
@@ -115,13 +120,13 @@ def _chain(links: Sequence[Mapping[str, Any]]) -> str:
 
     >>> group = {"type": "EG", "at": "a.py:1 in f", "errors": [[{"type": "KeyError"}], [{"type": "OSError"}]]}
     >>> _chain([group, {"type": "asyncpg.exceptions.UniqueViolationError", "sqlstate": "23505"}])
-    'EG [KeyError | OSError] at a.py:1 in f from asyncpg.exceptions.UniqueViolationError[23505]'
+    'EG [KeyError | OSError] at a.py:1 in f from UniqueViolationError[23505]'
     """
     return " from ".join(_link(link) for link in links)
 
 
 def _link(link: Mapping[str, Any]) -> str:
-    told = str(link["type"])
+    told = str(link["type"]).rpartition(".")[2]
     if "sqlstate" in link:
         told += f"[{link['sqlstate']}]"
     if errors := link.get("errors"):
