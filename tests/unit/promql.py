@@ -5,15 +5,20 @@ from dataclasses import dataclass
 
 import promql_parser
 
+from worker.ops.metrics import TABLE
+
 HISTOGRAM_ENDS = ("_bucket", "_count", "_sum")
 
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """A metric of the worker: its kind, and its labels."""
+    """A metric: its kind, and its labels."""
 
     kind: str
     labels: frozenset[str]
+
+
+WORKER = {name: Metric(series.kind, frozenset({"queue", *series.labels})) for name, series in TABLE.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,11 +65,11 @@ def selected(expression: str) -> list[Selected]:
     return found
 
 
-def mistakes(expression: str, metrics: Mapping[str, Metric]) -> list[str]:
+def mistakes(expression: str, metrics: Mapping[str, Metric] = WORKER) -> list[str]:
     """One line for each thing in the expression that the worker's metrics do not bear.
 
-    All workers of a queue tell the same figures. So each metric must be joined by max (or min), over a rate or a gauge as
-    it was read, and keep apart what its labels keep apart.
+    All workers of a queue tell the same figures. So each metric must be joined by max (or min), over a rate or a gauge
+    as it was read, and keep apart what its labels keep apart.
 
     >>> table = {"jobs_total": Metric("counter", frozenset({"queue", "job"}))}
     >>> mistakes("sum by (queue) (max by (queue, job) (rate(jobs_total[5m])))", table)
@@ -75,6 +80,8 @@ def mistakes(expression: str, metrics: Mapping[str, Metric]) -> list[str]:
     ['jobs_total has no user', 'jobs_total is joined without job', 'jobs_total is a counter, and not seen by its rate']
     >>> mistakes("max(jobs)", table)
     ['there is no jobs']
+    >>> mistakes("absent(jobs_total) or group by (queue) (jobs_total)", table)
+    []
     """
     lines: list[str] = []
     for each in selected(expression):
@@ -83,8 +90,8 @@ def mistakes(expression: str, metrics: Mapping[str, Metric]) -> list[str]:
             lines.append(f"there is no {each.name}")
             continue
         lines += [f"{each.name} has no {label}" for label in sorted((each.matched | each.by) - metric.labels - AROUND)]
-        if each.function == "absent" and each.join is None:
-            continue
+        if each.join == "group" or (each.function == "absent" and each.join is None):
+            continue  # whether there are any
         if each.join not in {"max", "min"}:
             lines.append(f"{each.name} is joined by {each.join}")
         lines += [f"{each.name} is joined without {label}" for label in sorted(metric.labels - each.by - each.fixed)]
@@ -97,7 +104,7 @@ AROUND = frozenset({"instance"})
 """Labels that Prometheus adds."""
 
 
-def of(name: str, metrics: Mapping[str, Metric]) -> Metric | None:
+def of(name: str, metrics: Mapping[str, Metric] = WORKER) -> Metric | None:
     """The metric that series of this name belong to, with the labels of these series."""
     if name in metrics:
         return None if metrics[name].kind == "histogram" else metrics[name]
