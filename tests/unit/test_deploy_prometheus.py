@@ -83,6 +83,16 @@ def test_every_alert_has_a_case_in_which_it_fires_and_one_in_which_it_is_silent(
     assert {case["alertname"] for case in CASES if not case.get("exp_alerts")} == names
 
 
+def test_cases_expect_what_the_rules_say() -> None:
+    rules = {rule["alert"]: rule for rule in RULES}
+    for name, expected in ((case["alertname"], alert) for case in CASES for alert in case.get("exp_alerts", [])):
+        assert expected["exp_labels"]["severity"] == rules[name]["labels"]["severity"]
+        assert expected["exp_annotations"].keys() == rules[name]["annotations"].keys()
+        for key, text in rules[name]["annotations"].items():
+            written = ".+".join(re.escape(part) for part in re.split(r"\{\{.*?\}\}", text))
+            assert re.fullmatch(written, expected["exp_annotations"][key]), (name, key)
+
+
 def test_rules_that_are_named_are_there() -> None:
     assert [(FOLDER / name).exists() for name in CONFIG["rule_files"]] == [True]
     assert yaml.safe_load((FOLDER / "alerts_test.yml").read_text())["rule_files"] == CONFIG["rule_files"]
