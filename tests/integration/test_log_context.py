@@ -4,7 +4,7 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import asyncpg  # type: ignore[import-untyped]
@@ -24,6 +24,7 @@ from worker.engine import execution
 from worker.engine.transaction import Transaction
 from worker.jobs import REGISTRY, JobType
 from worker.jobs.users import create_user, create_users
+from worker.settings import Settings
 
 QUEUE = keys.DEFAULT_QUEUE
 SECRET = "S3cret.lovelace"
@@ -62,6 +63,15 @@ async def redis(redis_url: str) -> Any:
     client = Redis.from_url(redis_url)
     yield client
     await client.aclose()
+
+
+async def stock_burst(settings: Settings) -> None:
+    """Run a worker of arq until the queue is empty."""
+    worker = Worker(**app.worker_settings(settings, burst=True) | {"poll_delay": 0.005}, handle_signals=False)
+    try:
+        await worker.async_run()
+    finally:
+        await worker.close()
 
 
 def said(lines: list[dict[str, Any]]) -> list[tuple[str, dict[str, Any]]]:
@@ -112,14 +122,23 @@ async def test_a_job_of_the_stock_worker(redis_url: str, database_url: str, logg
     async with Producer(redis_url) as producer:
         job = await producer.enqueue(user("ada"))
     with logged() as lines:
-        worker = Worker(**app.worker_settings(settings, burst=True) | {"poll_delay": 0.005}, handle_signals=False)
-        try:
-            await worker.async_run()
-        finally:
-            await worker.close()
+        await stock_burst(settings)
         told = said(lines())
     about = {"job_id": job.job_id, "job": "create_user", "try": 1}
     assert told == [("said by the handler", about), ("said by a library", about)]
+
+
+@pytest.mark.filterwarnings("ignore:Call to deprecated close:DeprecationWarning")  # by arq, as it closes its pool
+@pytest.mark.parametrize("run", [burst, stock_burst])
+async def test_lines_of_jobs_done_can_be_left_out(
+    redis_url: str, database_url: str, logged: Logged, run: Callable[[Settings], Awaitable[None]]
+) -> None:
+    async with Producer(redis_url) as producer:
+        await producer.enqueue_many([user("ada"), user("ada")])
+    with logged() as lines:
+        await run(settings_of(redis_url, database_url, log_success_sample=0))
+        events = [line["event"] for line in lines() if line["event"].startswith("job_")]
+    assert events == ["job_rejected"]
 
 
 # What may be anything
