@@ -146,15 +146,18 @@ def test_ports_are_published_on_loopback_only() -> None:
 
 
 def test_compose_holds_no_secret_and_does_not_start_without_one() -> None:
-    required = r"\$\{[A-Z_]+:\?[^}]+\}"
+    required, asked_for_later = r"\$\{[A-Z_]+:\?[^}]+\}", r"\$\{[A-Z_]+:-\}"
     found = 0
-    for name, value in (item for service in SERVICES.values() for item in service.get("environment", {}).items()):
-        if re.search("PASSWORD|AUTH|SECRET|TOKEN|KEY", name):
-            assert re.fullmatch(required, value), name
-            found += 1
-        elif "://" in value:
-            assert re.match(rf"[a-z]+://[a-z]*:{required}@", value), name
-            found += 1
+    for service in SERVICES.values():
+        # Compose would ask for what a profile needs that nobody wants: see test_deploy_compose.
+        expected = asked_for_later if "profiles" in service else required
+        for name, value in service.get("environment", {}).items():
+            if re.search("PASSWORD|AUTH|SECRET|TOKEN|KEY", name):
+                assert re.fullmatch(expected, value), name
+                found += 1
+            elif "://" in value:
+                assert re.match(rf"[a-z]+://[a-z]*:{expected}@", value), name
+                found += 1
 
     assert found == 5
 
