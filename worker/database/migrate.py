@@ -82,7 +82,7 @@ async def migrate(engine: AsyncEngine) -> Migrated:
             case Standing.TOO_NEW | Standing.UNKNOWN:
                 raise NotMigrated(before)
             case Standing.BEHIND | Standing.MISSING:
-                steps = await connection.run_sync(_bring_up)
+                steps = await connection.run_sync(_bring_up, before)
                 return Migrated(before, HEAD, steps)
 
 
@@ -109,18 +109,19 @@ def versions() -> list[str]:
     return [script.revision for script in reversed(list(_scripts().walk_revisions()))]
 
 
-def _bring_up(connection: Connection) -> list[Step]:
+def _bring_up(connection: Connection, before: str | None) -> list[Step]:
     scripts = _scripts()
     steps: list[Step] = []
 
     def note(step: MigrationInfo, **_: Any) -> None:
         steps.append(_step(scripts, str(step.up_revision_id), "applied"))
 
+    found = facts(connection, Base.metadata.tables) if before is None else None
+    adopted = _recognise(connection, scripts, found) if found else None
     with _context(connection, scripts, HEAD, on_version_apply=(note,)) as context:
-        if not context.get_current_heads() and (found := facts(connection, Base.metadata.tables)):
-            adopted = _recognise(connection, scripts, found)
+        if adopted is not None:
             context.stamp(scripts, adopted)
-            steps[:] = [_step(scripts, adopted, "adopted")]
+            steps.append(_step(scripts, adopted, "adopted"))
         context.run_migrations()
     return steps
 
