@@ -97,7 +97,7 @@ class Settings(BaseSettings):
     )
     create_tables: bool = Field(
         True,
-        description="create missing tables at the start; `False`: wait for `worker migrate` instead",
+        description="create missing tables at the start; `false`: wait for `worker migrate` instead",
     )
     log_format: Literal["json", "console"] = Field("json", description="`json` or `console`")
     log_level: Literal["debug", "info", "warning", "error"] = Field(

@@ -96,7 +96,7 @@ async def test_created_tables_are_not_enough_for_a_worker_that_goes_by_versions(
     with logged() as lines:
         # Given tables that a worker has created
         async with working(stage.settings(create=True)):
-            assert await (await stage.producer.enqueue(user("ada"))).result(timeout=20)
+            assert (await (await stage.producer.enqueue(user("ada"))).result(timeout=20)).username == "ada"
         assert reasons(lines(), "migration_awaited") == []
 
         async with working(stage.settings(create=False)):
@@ -104,7 +104,7 @@ async def test_created_tables_are_not_enough_for_a_worker_that_goes_by_versions(
             assert "adopts" in reasons(lines(), "migration_awaited")[0]
 
             await stage.migrate()
-            assert await (await stage.producer.enqueue(user("bob"))).result(timeout=20)
+            assert (await (await stage.producer.enqueue(user("bob"))).result(timeout=20)).username == "bob"
 
 
 @pytest.mark.parametrize("create", [True, False])
@@ -146,7 +146,7 @@ async def test_a_worker_that_makes_no_tables_needs_no_more_than_their_rows(stage
                 # Then it can do every kind of job
                 made = await job.result(timeout=20)
                 post = await stage.producer.create_post(author_id=made.id, title="t", content="c")
-                assert await post.result(timeout=20)
+                assert (await post.result(timeout=20)).author_id == made.id
                 update = await stage.producer.update_user(made.id, is_active=False)
                 assert not (await update.result(timeout=20)).is_active
                 delete = await stage.producer.delete_user(made.id)

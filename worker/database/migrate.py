@@ -86,8 +86,10 @@ async def migrate(engine: AsyncEngine) -> Migrated:
                 return Migrated(before, HEAD, steps)
 
 
-def as_sql(since: str | None = None) -> str:
+def as_sql(since: str | None = None, to: str | None = None) -> str:
     """The statements that `migrate` would run on a database at a version (None: an empty one), as a script.
+
+    They lead to this worker's version, or to another one that there is.
 
     Raises:
         KeyError: when there is no such version.
@@ -97,7 +99,7 @@ def as_sql(since: str | None = None) -> str:
         raise KeyError(since)
     written = io.StringIO()
     options = {"as_sql": True, "output_buffer": written, "starting_rev": since}
-    with _context(None, scripts, HEAD, **options) as context, context.begin_transaction():
+    with _context(None, scripts, to or HEAD, **options) as context, context.begin_transaction():
         for statement in (_WAIT_FOR_OTHERS, _ONE_AT_A_TIME, _WAIT_FOR_TABLES):
             context.execute(statement)
         context.run_migrations()
