@@ -45,7 +45,7 @@ def test_a_step_that_older_workers_shall_live_with_only_widens() -> None:
     for before, after in pairwise(versions()):
         if needs(before) == needs(after):
             assert NARROWS.search(as_sql(before, after)) is None, (
-                f"{after} must be called {after[:4]}_needs_{after[:4]}"
+                f"{after} must need a later worker"
             )
 
 
