@@ -87,3 +87,8 @@ def control(queue: str) -> str:
 def workers(queue: str) -> str:
     """Hash: worker name -> its last sign of life, as JSON."""
     return f"{queue}:workers"
+
+
+def tallies(queue: str) -> str:
+    """Hash: what the settlements of this queue have added up, see `worker/engine/tally.py`."""
+    return f"{queue}:tallies"

@@ -33,9 +33,10 @@ from tests.faults.queue_model import (
     Model,
     look,
     ordering_key,
+    tally_of,
 )
 from worker.engine import scripts
-from worker.engine.queue import Burial, Completion, Lease, Queue
+from worker.engine.queue import Burial, Completion, GiveBack, Lease, Queue, RetryLater
 from worker.ops.dead_letters import DeadLetters
 
 FAR_MS = 10 * LEASE_MS
@@ -221,28 +222,34 @@ class QueueMachine(RuleBasedStateMachine):
     @rule(picks=SOME)
     def complete(self, picks: list[int]) -> None:
         leases = self.picked(picks)
-        held, _ = self.done(self.workers[0].complete([Completion(lease, RESULT, "") for lease in leases]))
+        held, _ = self.done(
+            self.workers[0].complete([Completion(lease, RESULT, "", tally_of("complete")) for lease in leases])
+        )
         assert held == self.model.complete(leases, RESULT)
 
     @precondition(lambda self: self.claims)
     @rule(picks=SOME)
     def bury(self, picks: list[int]) -> None:
         leases = self.picked(picks)
-        held, change = self.done(self.workers[0].bury([Burial(lease, RESULT, "c", LETTER) for lease in leases]))
+        held, change = self.done(
+            self.workers[0].bury([Burial(lease, RESULT, "c", LETTER, tally_of("bury")) for lease in leases])
+        )
         assert held == self.model.bury(leases, RESULT, LETTER, change)
 
     @precondition(lambda self: self.claims)
     @rule(picks=SOME, delay_ms=st.sampled_from([0, FAR_MS]))
     def retry(self, picks: list[int], delay_ms: int) -> None:
         leases = self.picked(picks)
-        held, change = self.done(self.workers[0].retry([(lease, delay_ms) for lease in leases]))
+        held, change = self.done(
+            self.workers[0].retry([RetryLater(lease, delay_ms, tally_of("retry")) for lease in leases])
+        )
         assert held == self.model.retry(leases, delay_ms, change)
 
     @precondition(lambda self: self.claims)
     @rule(picks=SOME)
     def release(self, picks: list[int]) -> None:
         leases = self.picked(picks)
-        held, _ = self.done(self.workers[0].release(leases))
+        held, _ = self.done(self.workers[0].release([GiveBack(lease, tally_of("release")) for lease in leases]))
         assert held == self.model.release(leases)
 
     @precondition(lambda self: self.claims)

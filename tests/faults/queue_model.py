@@ -61,6 +61,8 @@ class State:
     """By idempotency key."""
     last_claims: dict[bytes, tuple[bytes, list[tuple[bytes, float]]]] = field(default_factory=dict)
     """By claimer: the token, and each job with the score it had."""
+    tallies: dict[bytes, int] = field(default_factory=dict)
+    """By field."""
     others: set[bytes] = field(default_factory=set)
     """Keys that nobody knows."""
 
@@ -79,7 +81,7 @@ _STRINGS = {
     b"arq:idempotency:": "idempotency",
 }
 _PARKED, _CLAIM = f"{QUEUE}:parked:".encode(), f"{QUEUE}:claim:".encode()
-_NAMED = {name(QUEUE).encode() for name in (keys.holders, keys.dead, keys.dead_letters, keys.clock)} | {
+_NAMED = {name(QUEUE).encode() for name in (keys.holders, keys.dead, keys.dead_letters, keys.clock, keys.tallies)} | {
     QUEUE.encode(), b"arq:abort",
 }  # fmt: skip
 
@@ -95,7 +97,7 @@ async def look(redis: Redis) -> tuple[State, Clock]:
         pipeline.hmget(keys.clock(QUEUE), ["raw", "now"])
         for key in [QUEUE, keys.dead(QUEUE), "arq:abort", *parked]:
             pipeline.zrange(key, 0, -1, withscores=True)  # type: ignore[arg-type]  # bytes are a key as well
-        for name in (keys.holders(QUEUE), keys.dead_letters(QUEUE)):
+        for name in (keys.holders(QUEUE), keys.dead_letters(QUEUE), keys.tallies(QUEUE)):
             pipeline.hgetall(name)
         for key in claims:
             pipeline.lrange(key, 0, -1)  # type: ignore[arg-type]
@@ -104,7 +106,8 @@ async def look(redis: Redis) -> tuple[State, Clock]:
     state = State(queue=dict(queue), dead=dict(dead), abort={job_id for job_id, _ in abort})
     for key in parked:
         state.parked[key.removeprefix(_PARKED)] = dict(rest.pop(0))
-    state.holders, state.letters, *rest = rest
+    state.holders, state.letters, tallies, *rest = rest
+    state.tallies = {field: int(counted) for field, counted in tallies.items()}
     for key in claims:
         (token, *jobs), *rest = rest
         scores = map(float, jobs[1::2])
@@ -138,6 +141,11 @@ class Change:
         low, high = self.before.now_ms + delay_ms, self.after.now_ms + delay_ms
         assert low - ROUNDING_MS <= score <= high + ROUNDING_MS, f"{job_id!r} at {score}, not in {low} … {high}"
         return score
+
+
+def tally_of(how: str) -> str:
+    """What the settlements of these tests count for."""
+    return f"job/{how}/ 3 4 70 900 batch:2 1 batch:jobs 3"
 
 
 def ordering_key(job_id: bytes) -> bytes | None:
@@ -272,6 +280,8 @@ class Model(State):
                 self.queue[lease.job_id] = change.given(change.seen.queue, lease.job_id, LEASE_MS)
 
         leases = list(leases)
+        if lost := sum(not self.holds(lease) for lease in leases):
+            self._add("leases_lost", lost)
         return [
             Renewal.LOST if not held else Renewal.CANCEL if lease.job_id in self.abort else Renewal.RENEWED
             for lease, held in zip(leases, self._each_held(leases, act), strict=True)
@@ -285,7 +295,7 @@ class Model(State):
             self.results[lease.job_id] = result
             left.append(lease.job_id)
 
-        answers = self._each_held(leases, act)
+        answers = self._each_held(leases, act, "complete")
         self._leave(left)
         return answers
 
@@ -301,7 +311,7 @@ class Model(State):
             self.results[lease.job_id] = result
             left.append(lease.job_id)
 
-        answers = self._each_held(leases, act)
+        answers = self._each_held(leases, act, "bury")
         self._leave(left)
         return answers
 
@@ -312,19 +322,31 @@ class Model(State):
             del self.leases[lease.job_id]
             self.queue[lease.job_id] = change.given(change.seen.queue, lease.job_id, delay_ms)
 
-        return self._each_held(leases, act)
+        return self._each_held(leases, act, "retry")
 
     def release(self, leases: Iterable[Lease]) -> list[bool]:
         """Give claims back."""
-        return self._each_held(leases, lambda lease: self._give_back(lease.job_id, float(lease.score)))
+        return self._each_held(leases, lambda lease: self._give_back(lease.job_id, float(lease.score)), "release")
 
-    def _each_held(self, leases: Iterable[Lease], act: Callable[[Lease], Any]) -> list[bool]:
+    def _each_held(self, leases: Iterable[Lease], act: Callable[[Lease], Any], how: str | None = None) -> list[bool]:
         answers = []
         for lease in leases:
             answers.append(self.holds(lease))
             if answers[-1]:
                 act(lease)
+                if how is not None:
+                    self._count(how)
         return answers
+
+    def _count(self, how: str) -> None:
+        """As `tally_of` says it."""
+        for name, amount in (("3 4", 1), ("wait_us", 70), ("run_us", 900)):
+            self._add(f"job/{how}/ {name}", amount)
+        self._add("batch:2", 1)
+        self._add("batch:jobs", 3)
+
+    def _add(self, name: str, amount: int) -> None:
+        self.tallies[name.encode()] = self.tallies.get(name.encode(), 0) + amount
 
     def _give_back(self, job_id: bytes, score: float) -> None:
         del self.leases[job_id]

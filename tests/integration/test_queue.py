@@ -14,7 +14,7 @@ from redis.exceptions import ResponseError
 from producers import keys
 from producers.connection import connect
 from producers.scripts import ENQUEUE, NotSent
-from worker.engine.queue import Burial, Claimed, Completion, PayloadState, Queue, Renewal
+from worker.engine.queue import Burial, Claimed, Completion, GiveBack, PayloadState, Queue, Renewal, RetryLater
 from worker.engine.scripts import REPLAY
 
 NAME = keys.DEFAULT_QUEUE
@@ -119,8 +119,8 @@ async def test_who_lost_a_lease_changes_nothing(redis: Redis, queue: Queue) -> N
 
     assert await queue.complete([completion(zombie)]) == [False]
     assert await queue.bury([burial(zombie)]) == [False]
-    assert await queue.retry([(zombie.lease, 0)]) == [False]
-    assert await queue.release([zombie.lease]) == [False]
+    assert await queue.retry([RetryLater(zombie.lease, 0)]) == [False]
+    assert await queue.release([GiveBack(zombie.lease)]) == [False]
     assert await queue.renew([zombie.lease]) == [Renewal.LOST]
 
     assert await redis.zscore(NAME, "a") == before
@@ -144,7 +144,7 @@ async def test_a_retry_keeps_the_tries_and_the_key(redis: Redis, queue: Queue) -
     await enqueue(redis, "a@k", "b@k")
     (job,) = await claim(queue)
 
-    assert await queue.retry([(job.lease, 60_000)]) == [True]
+    assert await queue.retry([RetryLater(job.lease, 60_000)]) == [True]
     assert await claim(queue) == []
     await redis.zadd(NAME, {"a@k": 1})
 
@@ -156,7 +156,7 @@ async def test_a_released_job_is_due_at_its_place_and_not_counted(redis: Redis, 
     await enqueue(redis, "a", "b")
     (job,) = await claim(queue, 1)
 
-    assert await queue.release([job.lease]) == [True]
+    assert await queue.release([GiveBack(job.lease)]) == [True]
 
     again = await claim(queue)
     assert ids(again) == ["a", "b"]
@@ -273,7 +273,7 @@ async def test_only_what_was_never_claimed_and_has_no_result_is_fresh(redis: Red
     await enqueue(redis, "new")
     await enqueue(redis, "given-back")
     (new, back) = await claim(queue)
-    await queue.release([back.lease])
+    await queue.release([GiveBack(back.lease)])
     await queue.complete([Completion(new.lease, b"{}", "")])
     await do(redis, "SET", keys.job("new"), "again")
     await do(redis, "ZADD", NAME, 1, "new")

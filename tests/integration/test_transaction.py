@@ -3,7 +3,7 @@
 import asyncio
 import json
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -638,7 +638,7 @@ async def test_a_delivery_that_is_cancelled_while_it_waits_for_the_first_leaves_
 
 
 @asynccontextmanager
-async def gate_at_commit(bench: Bench) -> AsyncIterator[Callable[[], Awaitable[None]]]:
+async def gate_at_commit(bench: Bench) -> AsyncIterator[Callable[[], Coroutine[Any, Any, None]]]:
     """Until the gate is opened, a transaction that has added a user waits in its COMMIT."""
     await bench.sql(
         "CREATE FUNCTION wait_at_gate() RETURNS trigger LANGUAGE plpgsql AS"

@@ -44,9 +44,7 @@ def test_a_file_is_named_after_its_step_and_has_no_way_back() -> None:
 def test_a_step_that_older_workers_shall_live_with_only_widens() -> None:
     for before, after in pairwise(versions()):
         if needs(before) == needs(after):
-            assert NARROWS.search(as_sql(before, after)) is None, (
-                f"{after} must need a later worker"
-            )
+            assert NARROWS.search(as_sql(before, after)) is None, f"{after} must need a later worker"
 
 
 @pytest.mark.parametrize(

@@ -113,6 +113,7 @@ class Batches:
             await self._alone(members[0].claim, tell)
             return
         parts: list[Sequence[Member]]
+        rolled_back = True
         try:
             attempts = await self._attempt(handler, members)
         except Delivered:
@@ -126,9 +127,11 @@ class Batches:
         except Exception as error:  # noqa: BLE001  # every exception is told apart by the table
             parts = _halves(members, error)
         else:
+            rolled_back = False
             answered = zip(members, attempts, strict=True)
             tell([(member.claim, attempt) for member, attempt in answered if attempt is not None])
             parts = _singly(member for member, attempt in zip(members, attempts, strict=True) if attempt is None)
+        members[0].claim.splits += rolled_back
         for part in parts:
             if part:
                 await self._together(handler, part, tell)

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime
 from typing import Protocol, assert_never
@@ -15,10 +15,11 @@ from worker.engine.classify import classify, describe
 from worker.engine.job import Job
 from worker.engine.journal import Journal
 from worker.engine.outcome import Attempt, Dead, Done, Outcome, Rejected, Release, Retry
-from worker.engine.queue import Burial, Completion
+from worker.engine.queue import Burial, Completion, GiveBack, RetryLater, Settlement
 from worker.engine.retry import backoff_seconds
-from worker.engine.settler import GiveBack, RetryLater, Settlement
+from worker.engine.tally import tally
 from worker.engine.transaction import Claim
+from worker.jobs.registry import REGISTRY
 
 log = structlog.get_logger("worker")
 
@@ -56,6 +57,7 @@ class Execution:
         effects: gives jobs their effects.
         batched: gives jobs of one kind theirs together; None: each has a session of its own.
         ticks: runs scheduled jobs, by the names that they have in the queue.
+        names: the jobs that are known here, those of the clock not among them.
         queue: the queue's name.
         worker: this worker's name, for dead letters.
         max_tries: after how many tries a job is dead that meets a fault of the engine's own.
@@ -69,6 +71,7 @@ class Execution:
         batched: Batched | None,
         ticks: Mapping[str, Tick],
         *,
+        names: Iterable[str] = REGISTRY,
         queue: str,
         worker: str,
         max_tries: int,
@@ -78,6 +81,7 @@ class Execution:
         self._effects = effects
         self._batched = batched
         self._ticks = ticks
+        self._names = frozenset([*names, *ticks])
         self._queue = queue
         self._worker = worker
         self._max_tries = max_tries
@@ -100,10 +104,12 @@ class Execution:
             job.started_ms = started_ms
 
         def tell(attempts: Sequence[tuple[Claim, Attempt]]) -> None:
+            together, heads = len(attempts), True
             with self._gathered():
                 for claim, attempt in attempts:
                     job = left.pop(id(claim))
-                    settle(job, self._conclude(job, attempt))
+                    settle(job, self._conclude(job, attempt, together=together, heads=heads))
+                    heads = False
 
         try:
             if self._batched is not None:
@@ -135,14 +141,17 @@ class Execution:
         except Exception as error:  # noqa: BLE001  # a fault of the engine's own must not keep the job for ever
             failed = Retry if job.claim.tries < self._max_tries else Dead
             attempt = failed("failed", describe(error))
-        return self._conclude(job, attempt)
+        alone = self._batched is not None  # a batch of one, where there are batches
+        return self._conclude(job, attempt, together=int(alone), heads=alone)
 
-    def _conclude(self, job: Job, attempt: Attempt) -> Settlement:
+    def _conclude(self, job: Job, attempt: Attempt, *, together: int, heads: bool) -> Settlement:
         ended_ms = time.time() * 1000
         # A score may be anything that somebody has written, below all times as well.
         wait_ms = max(0.0, job.started_ms - max(0.0, float(job.claimed.lease.score)))
-        self._journal.attempt(job.claim, attempt, wait_ms=wait_ms, run_ms=ended_ms - job.started_ms)
-        return self._settlement(job, attempt, round(ended_ms))
+        run_ms = max(0.0, ended_ms - job.started_ms)
+        self._journal.attempt(job.claim, attempt, wait_ms=wait_ms, run_ms=run_ms)
+        counted = tally(job.claim, attempt, self._names, wait_ms=wait_ms, run_ms=run_ms, together=together, heads=heads)
+        return self._settlement(job, attempt, round(ended_ms), counted)
 
     async def _attempt(self, job: Job) -> Attempt:
         claim = job.claim
@@ -163,25 +172,24 @@ class Execution:
         # What is no job id may be anything at all, so it is not written down.
         return await self._effects.settle(claim, outcome) if ids.is_job_id(claim.job_id) else outcome
 
-    def _settlement(self, job: Job, attempt: Attempt, ended_ms: int) -> Settlement:
+    def _settlement(self, job: Job, attempt: Attempt, ended_ms: int, counted: str) -> Settlement:
         lease = job.claimed.lease
         match attempt:
             case Done(reply):
-                return Completion(
-                    lease, self._result(job, reply.encode(), done=True, ended_ms=ended_ms), self._channel(job)
-                )
+                result = self._result(job, reply.encode(), done=True, ended_ms=ended_ms)
+                return Completion(lease, result, self._channel(job), counted)
             case Rejected(code, detail):
                 result = self._result(job, _failure(code, detail), done=False, ended_ms=ended_ms)
-                return Completion(lease, result, self._channel(job))
+                return Completion(lease, result, self._channel(job), counted)
             case Dead(code, detail):
                 result = self._result(job, _failure(code, detail), done=False, ended_ms=ended_ms)
-                return Burial(lease, result, self._channel(job), self._letter(job, attempt))
+                return Burial(lease, result, self._channel(job), self._letter(job, attempt), counted)
             case Retry():
-                return RetryLater(lease, round(backoff_seconds(job.claim.tries) * 1000))
+                return RetryLater(lease, round(backoff_seconds(job.claim.tries) * 1000), counted)
             case Release(detail, outage):
                 if outage:
                     self._database_lost(detail)
-                return GiveBack(lease)
+                return GiveBack(lease, counted)
             case _:
                 assert_never(attempt)
 

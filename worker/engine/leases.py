@@ -31,7 +31,7 @@ class Leases:
 
     async def renew(self) -> None:
         """Renew all leases in one call. A job whose lease was lost is stopped: another worker may have it."""
-        leases = list(self._jobs)
+        leases = [lease for lease, job in self._jobs.items() if not job.lost]
         if not leases:
             return
         for lease, renewal in zip(leases, await self._queue.renew(leases), strict=True):

@@ -68,20 +68,40 @@ class Renewal(IntEnum):
 
 
 class Completion(NamedTuple):
-    """A job that ended, its result, and the channel that its producer listens on (empty: none)."""
+    """A job that ended, its result, the channel that its producer listens on (empty: none), and what it counts for."""
 
     lease: Lease
     result: bytes
     channel: str
+    tally: str = ""
 
 
 class Burial(NamedTuple):
-    """A job that died, its result, its producer's channel, and the letter that says what is known of its death."""
+    """A job that died, likewise, and the letter that says what is known of its death."""
 
     lease: Lease
     result: bytes
     channel: str
     letter: bytes
+    tally: str = ""
+
+
+class RetryLater(NamedTuple):
+    """A claim whose try failed, and how long the job is to wait for the next."""
+
+    lease: Lease
+    delay_ms: int
+    tally: str = ""
+
+
+class GiveBack(NamedTuple):
+    """A claim that counts for nothing as far as the job goes: it could not be tried, or not to its end."""
+
+    lease: Lease
+    tally: str = ""
+
+
+Settlement = Completion | Burial | RetryLater | GiveBack
 
 
 class Queue:
@@ -132,28 +152,28 @@ class Queue:
         """Settle jobs that ended, done or rejected; whether each was still held."""
         arguments: list[str | bytes | int] = [self.result_ms]
         for item in completions:
-            arguments += item.lease.job_id, item.lease.token, item.result, item.channel
+            arguments += item.lease.job_id, item.lease.token, item.result, item.channel, item.tally
         return _held(await self._run(COMPLETE, arguments))
 
-    async def retry(self, retries: Sequence[tuple[Lease, int]]) -> list[bool]:
-        """Settle claims whose try failed, each with the milliseconds until the next; whether each was still held."""
+    async def retry(self, retries: Sequence[RetryLater]) -> list[bool]:
+        """Settle claims whose try failed; whether each was still held."""
         arguments: list[str | bytes | int] = []
-        for lease, delay_ms in retries:
-            arguments += lease.job_id, lease.token, delay_ms
+        for item in retries:
+            arguments += item.lease.job_id, item.lease.token, item.delay_ms, item.tally
         return _held(await self._run(RETRY, arguments))
 
-    async def release(self, leases: Sequence[Lease], *, wake: bool = True) -> list[bool]:
-        """Give claims back, uncounted; whether each was still held."""
+    async def release(self, claims: Sequence[GiveBack], *, wake: bool = True) -> list[bool]:
+        """Give claims back, their tries uncounted; whether each was still held."""
         arguments: list[str | bytes | int] = [self._wake if wake else ""]
-        for lease in leases:
-            arguments += lease.job_id, lease.token, lease.score
+        for item in claims:
+            arguments += item.lease.job_id, item.lease.token, item.lease.score, item.tally
         return _held(await self._run(RELEASE, arguments))
 
     async def bury(self, burials: Sequence[Burial]) -> list[bool]:
         """Settle jobs that are dead; whether each was still held."""
         arguments: list[str | bytes | int] = [self.result_ms]
         for item in burials:
-            arguments += item.lease.job_id, item.lease.token, item.result, item.channel, item.letter
+            arguments += item.lease.job_id, item.lease.token, item.result, item.channel, item.letter, item.tally
         return _held(await self._run(BURY, arguments))
 
     async def sweep(self) -> int:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 import structlog
 from redis.exceptions import RedisError
@@ -10,27 +10,12 @@ from redis.exceptions import RedisError
 from producers.scripts import NotSent
 from worker.engine.journal import loggable
 from worker.engine.outage import Outage
-from worker.engine.queue import Burial, Completion, Lease, Queue
+from worker.engine.queue import Burial, Completion, GiveBack, Queue, RetryLater, Settlement
 
 log = structlog.get_logger("worker.settle")
 
 JOBS_A_CALL = 200
 
-
-class RetryLater(NamedTuple):
-    """A claim whose try failed."""
-
-    lease: Lease
-    delay_ms: int
-
-
-class GiveBack(NamedTuple):
-    """A claim that was not tried."""
-
-    lease: Lease
-
-
-Settlement = Completion | Burial | RetryLater | GiveBack
 S = TypeVar("S", bound=Settlement)
 
 
@@ -85,16 +70,8 @@ class Settler:
         try:
             await self._send(_of(Completion, batch), self._queue.complete, repeated=repeated)
             await self._send(_of(Burial, batch), self._queue.bury, repeated=repeated)
-            await self._send(
-                _of(RetryLater, batch),
-                lambda items: self._queue.retry([(item.lease, item.delay_ms) for item in items]),
-                repeated=repeated,
-            )
-            await self._send(
-                _of(GiveBack, batch),
-                lambda items: self._queue.release([item.lease for item in items]),
-                repeated=repeated,
-            )
+            await self._send(_of(RetryLater, batch), self._queue.retry, repeated=repeated)
+            await self._send(_of(GiveBack, batch), self._queue.release, repeated=repeated)
         except (RedisError, OSError) as error:
             self._redis.met(reason(error))
             return False

@@ -46,6 +46,8 @@ class Claim:
     """Whether the job had its outcome already, so that nothing was run."""
     committing: bool = False
     """Whether COMMIT has been sent: from here on the try must not be cancelled, only awaited."""
+    splits: int = 0
+    """How often a batch was split that it stood at the head of."""
 
 
 class Transaction:

@@ -2,7 +2,8 @@
 --
 -- KEYS[1]  queue
 -- ARGV[1]  result_ms  how long a result is kept
--- ARGV[2…] id, token, result, channel, letter (JSON: what is known of the death) of each claim
+-- ARGV[2…] id, token, result, channel, letter (JSON: what is known of the death), tally of each
+--          claim
 --
 -- The payload is renamed, not copied: whatever it is, of whatever type and size, it is kept whole under
 -- arq:dead:<id>. The letters are in the hash <queue>:dead-letters, their times of death in the sorted set <queue>:dead.
@@ -23,8 +24,8 @@ make_way(dead, 'zset')
 make_way(letters, 'hash')
 
 local answers, left = {}, {}
-for n, is_held in ipairs(held(2, 5)) do
-  local id, _, result, channel, letter = unpack(ARGV, 5 * n - 3, 5 * n + 1)
+for n, is_held in ipairs(held(2, 6)) do
+  local id, _, result, channel, letter, tally = unpack(ARGV, 6 * n - 4, 6 * n + 1)
   if is_held then
     if redis.call('EXISTS', job_key(id)) == 1 then
       redis.call('RENAME', job_key(id), 'arq:dead:' .. id)
@@ -35,6 +36,7 @@ for n, is_held in ipairs(held(2, 5)) do
     redis.call('SET', result_key(id), result, 'PX', ARGV[1])
     left[#left + 1] = id
     tell(channel, id)
+    count(tally)
     answers[n] = 1
   else
     answers[n] = 0
@@ -42,4 +44,5 @@ for n, is_held in ipairs(held(2, 5)) do
 end
 leave(left)
 tell_all()
+count_all()
 return answers

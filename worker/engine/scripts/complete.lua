@@ -2,18 +2,19 @@
 --
 -- KEYS[1]  queue
 -- ARGV[1]  result_ms  how long a result is kept
--- ARGV[2…] id, token, result, channel (to tell the producer on; '' for none) of each claim
+-- ARGV[2…] id, token, result, channel (to tell the producer on; '' for none), tally of each claim
 --
 -- Returns for each claim: 1 settled; 0 not held any more, nothing was changed.
 -- Safe to repeat: the second time the token is gone and nothing is changed.
 
 local answers, left = {}, {}
-for n, is_held in ipairs(held(2, 4)) do
-  local id, _, result, channel = unpack(ARGV, 4 * n - 2, 4 * n + 1)
+for n, is_held in ipairs(held(2, 5)) do
+  local id, _, result, channel, tally = unpack(ARGV, 5 * n - 3, 5 * n + 1)
   if is_held then
     redis.call('SET', result_key(id), result, 'PX', ARGV[1])
     left[#left + 1] = id
     tell(channel, id)
+    count(tally)
     answers[n] = 1
   else
     answers[n] = 0
@@ -21,4 +22,5 @@ for n, is_held in ipairs(held(2, 4)) do
 end
 leave(left)
 tell_all()
+count_all()
 return answers

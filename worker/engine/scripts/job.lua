@@ -81,3 +81,21 @@ end
 local function tell_all()
   for channel, ids in pairs(ended) do redis.call('PUBLISH', channel, ids) end
 end
+
+-- What settlements count for, added up and written once a call. The form of a tally, and the fields of the hash, are
+-- told in worker/engine/tally.py. Counts are no reason to fail: what a stranger has put there stays as it is.
+local counted = {}
+local function add(field, n) counted[field] = (counted[field] or 0) + n end
+local function count(tally)
+  local tries, label, wait_us, run_us, more = string.match(tally, '^((%S+) %d+ %d+) (%d+) (%d+)(.*)$')
+  if not tries then return end -- of a job that was not tried
+  add(tries, 1)
+  add(label .. ' wait_us', wait_us)
+  add(label .. ' run_us', run_us)
+  if more ~= '' then
+    for field, n in string.gmatch(more, '(%S+) (%d+)') do add(field, n) end
+  end
+end
+local function count_all()
+  for field, n in pairs(counted) do redis.pcall('HINCRBY', queue .. ':tallies', field, string.format('%.0f', n)) end
+end

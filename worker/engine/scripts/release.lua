@@ -2,16 +2,17 @@
 --
 -- KEYS[1]  queue
 -- ARGV[1]  wake  channel to publish on, so that another worker takes them at once; '' for none
--- ARGV[2…] id, token, score (the one it was claimed at) of each claim
+-- ARGV[2…] id, token, score (the one it was claimed at), tally ('' when it was not tried) of each claim
 --
 -- Returns for each claim: 1 settled; 0 not held any more, nothing was changed.
 -- Safe to repeat: the second time the token is gone and nothing is changed.
 
 local answers, released = {}, false
-for n, is_held in ipairs(held(2, 3)) do
-  local id, score = ARGV[3 * n - 1], ARGV[3 * n + 1]
+for n, is_held in ipairs(held(2, 4)) do
+  local id, score = ARGV[4 * n - 2], ARGV[4 * n]
   if is_held then
     give_back(id, score)
+    count(ARGV[4 * n + 1])
     answers[n] = 1
     released = true
   else
@@ -19,4 +20,5 @@ for n, is_held in ipairs(held(2, 3)) do
   end
 end
 if released and ARGV[1] ~= '' then redis.call('PUBLISH', ARGV[1], '1') end
+count_all()
 return answers

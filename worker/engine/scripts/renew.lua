@@ -10,7 +10,7 @@
 
 local lease_ms = tonumber(ARGV[1])
 local until_score = as_score(now_ms() + lease_ms)
-local answers = {}
+local answers, lost = {}, 0
 for n, is_held in ipairs(held(2, 2)) do
   local id = ARGV[2 * n]
   if is_held then
@@ -19,6 +19,9 @@ for n, is_held in ipairs(held(2, 2)) do
     answers[n] = to_be_cancelled(id) and 2 or 1
   else
     answers[n] = 0
+    lost = lost + 1
   end
 end
+if lost > 0 then add('leases_lost', lost) end
+count_all()
 return answers

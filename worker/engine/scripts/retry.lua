@@ -1,21 +1,23 @@
 -- Settle claims whose try failed: the jobs come back later. They keep their ordering keys meanwhile.
 --
 -- KEYS[1]  queue
--- ARGV     id, token, delay_ms of each claim
+-- ARGV     id, token, delay_ms, tally of each claim
 --
 -- Returns for each claim: 1 settled; 0 not held any more, nothing was changed.
 -- Safe to repeat: the second time the token is gone and nothing is changed.
 
 local now = now_ms()
 local answers = {}
-for n, is_held in ipairs(held(1, 3)) do
-  local id, delay_ms = ARGV[3 * n - 2], tonumber(ARGV[3 * n])
+for n, is_held in ipairs(held(1, 4)) do
+  local id, delay_ms = ARGV[4 * n - 3], tonumber(ARGV[4 * n - 1])
   if is_held then
     redis.call('DEL', lease_key(id))
     redis.call('ZADD', queue, as_score(now + delay_ms), id)
+    count(ARGV[4 * n])
     answers[n] = 1
   else
     answers[n] = 0
   end
 end
+count_all()
 return answers
