@@ -1,11 +1,7 @@
 """Do migrations lead to the tables of the models, whole or not at all, whoever came before or comes at once?"""
 
 import asyncio
-import re
-import shutil
-import subprocess
-from collections.abc import AsyncIterator, Callable
-from functools import partial
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -17,33 +13,14 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from tests.integration.schemas import SECOND, THIRD, ask, by_hand, dumped, release, run, tables_of
 from worker.database import migrate as migrating
-from worker.database import migrations
 from worker.database.engine import create_engine, create_tables
-from worker.database.migrate import TIMEOUTS, Foreign, as_sql, migrate, versions
+from worker.database.migrate import TIMEOUTS, as_sql, migrate, versions
 from worker.database.models import Base
-from worker.database.version import HEAD, VERSION_TABLE, NotMigrated, standing, version_of
-from worker.embedded.programs import postgres_programs
+from worker.database.version import HEAD, VERSION_TABLE, NotMigrated, version_of
 
 ADVISORY_LOCK = 0x75736572706F7374
-# A later step, as another release may bring it: it widens, and keeps what is there.
-SECOND = '''"""posts know when they were made"""
-from alembic import op
-import sqlalchemy as sa
-revision = "0002_needs_0001"
-down_revision = "0001_needs_0001"
-def upgrade():
-    op.add_column("posts", sa.Column("made_at", sa.DateTime(timezone=True)))
-'''
-# One that fails half-way.
-THIRD = '''"""a mistake"""
-from alembic import op
-revision = "0003_needs_0001"
-down_revision = "0002_needs_0001"
-def upgrade():
-    op.execute("ALTER TABLE posts ADD COLUMN half integer")
-    op.execute("SELECT 1 / 0")
-'''
 
 
 @pytest.fixture
@@ -52,61 +29,6 @@ async def empty(empty_database_url: str) -> AsyncIterator[AsyncEngine]:
     engine = create_engine(empty_database_url, pool_size=1, timeouts=TIMEOUTS)
     yield engine
     await engine.dispose()
-
-
-@pytest.fixture
-def later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Makes the worker one of a later release, with more steps."""
-    folder = tmp_path / "migrations"
-    shutil.copytree(Path(migrations.__file__).parent, folder)
-
-    def release(*steps: str) -> None:
-        for step in steps:
-            name = re.findall(r'^revision = "(.+)"', step, re.MULTILINE)[0]
-            (folder / "versions" / f"{name}.py").write_text(step)
-        monkeypatch.setattr(migrations, "__file__", str(folder / "__init__.py"))
-        head = versions()[-1]
-        monkeypatch.setattr(migrating, "HEAD", head)
-        monkeypatch.setattr(migrating, "standing", partial(standing, head=head))
-
-    return release
-
-
-def dumped(engine: AsyncEngine, *options: str) -> str:
-    """The whole schema, as pg_dump writes it."""
-    program = postgres_programs(None) / "pg_dump"
-    done = subprocess.run(
-        [program, "--schema-only", *options, url_of(engine)], capture_output=True, text=True, check=False, timeout=60
-    )
-    assert done.returncode == 0, done.stderr
-    assert "CREATE TABLE" in done.stdout
-    return re.sub(r"^\\(un)?restrict .*$", "", done.stdout, flags=re.MULTILINE)
-
-
-def by_hand(script: str, url: str) -> None:
-    """Run a script with psql."""
-    command = [str(postgres_programs(None) / "psql"), "--no-psqlrc", "--set=ON_ERROR_STOP=1", url]
-    done = subprocess.run(command, input=script, capture_output=True, text=True, check=False, timeout=60)
-    assert done.returncode == 0, done.stderr
-
-
-def tables_of(engine: AsyncEngine) -> str:
-    return dumped(engine, f"--exclude-table={VERSION_TABLE}")
-
-
-def url_of(engine: AsyncEngine) -> str:
-    return engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
-
-
-async def run(engine: AsyncEngine, *statements: str) -> None:
-    async with engine.begin() as connection:
-        for statement in statements:
-            await connection.execute(text(statement))
-
-
-async def ask(engine: AsyncEngine, question: str) -> Any:
-    async with engine.connect() as connection:
-        return await connection.scalar(text(question))
 
 
 # The same schema, whichever way
@@ -157,8 +79,10 @@ async def test_the_sql_makes_by_hand_what_the_command_makes(
     assert (await migrate(engine)).steps == []
 
 
-async def test_the_sql_of_the_rest_begins_where_the_database_is(later: Any) -> None:
-    later(SECOND)
+async def test_the_sql_of_the_rest_begins_where_the_database_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    release(tmp_path / "later", monkeypatch, SECOND)
 
     script = as_sql("0001_needs_0001")
 
@@ -205,8 +129,10 @@ async def test_many_migrate_at_once_and_one_does_it(empty_database_url: str, eve
         await asyncio.gather(*(engine.dispose() for engine in engines))
 
 
-async def test_a_step_that_fails_leaves_nothing_of_any_step(empty: AsyncEngine, later: Any) -> None:
-    later(SECOND, THIRD)
+async def test_a_step_that_fails_leaves_nothing_of_any_step(
+    empty: AsyncEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    release(tmp_path / "later", monkeypatch, SECOND, THIRD)
 
     with pytest.raises(DBAPIError, match="division by zero"):
         await migrate(empty)
@@ -215,13 +141,13 @@ async def test_a_step_that_fails_leaves_nothing_of_any_step(empty: AsyncEngine, 
 
 
 async def test_it_does_not_queue_for_long_before_a_table_in_use(
-    empty: AsyncEngine, empty_database_url: str, later: Any, monkeypatch: pytest.MonkeyPatch
+    empty: AsyncEngine, empty_database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Given a table that somebody reads for long, and a step that must have it for itself
     await migrate(empty)
     assert "'5s'" in str(migrating._WAIT_FOR_TABLES)
     monkeypatch.setattr(migrating, "_WAIT_FOR_TABLES", text("SET LOCAL lock_timeout = '50ms'"))
-    later(SECOND)
+    release(tmp_path / "later", monkeypatch, SECOND)
     other = await asyncpg.connect(empty_database_url)
     try:
         await other.execute("BEGIN; SELECT * FROM posts")
@@ -241,9 +167,11 @@ async def test_it_does_not_queue_for_long_before_a_table_in_use(
 # From one release to the next
 
 
-async def test_the_next_release_goes_on_where_the_last_one_was(empty: AsyncEngine, later: Any) -> None:
+async def test_the_next_release_goes_on_where_the_last_one_was(
+    empty: AsyncEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     await migrate(empty)
-    later(SECOND)
+    release(tmp_path / "later", monkeypatch, SECOND)
 
     done = await migrate(empty)
 
@@ -264,106 +192,6 @@ async def test_a_database_that_is_newer_is_left_alone_if_fit_and_refused_if_not(
     await run(empty, "UPDATE worker_alembic_version SET version_num = 'a''b'")
     with pytest.raises(NotMigrated, match="DATABASE_URL"):
         await migrate(empty)
-
-
-# Tables that are there without a version
-
-
-async def test_created_tables_are_adopted_with_all_that_they_hold(engine: AsyncEngine) -> None:
-    before = tables_of(engine)
-    await run(engine, "INSERT INTO users (email, username, hashed_password) VALUES ('e', 'u', 'h')")
-
-    done = await migrate(engine)
-
-    assert [(step.version, step.how) for step in done.steps] == [(HEAD, "adopted")]
-    assert await ask(engine, "SELECT count(*) FROM users") == 1
-    assert tables_of(engine) == before
-    assert await version_of(engine) == HEAD
-    assert (await migrate(engine)).steps == []
-
-
-async def test_tables_that_an_earlier_release_created_are_adopted_and_brought_up(
-    engine: AsyncEngine, later: Any
-) -> None:
-    later(SECOND)
-
-    done = await migrate(engine)
-
-    assert [(step.version, step.how) for step in done.steps] == [
-        ("0001_needs_0001", "adopted"),
-        ("0002_needs_0001", "applied"),
-    ]
-
-
-async def test_what_somebody_tuned_is_adopted_and_kept(engine: AsyncEngine) -> None:
-    await run(
-        engine,
-        "ALTER TABLE job_ledger SET (fillfactor = 60, autovacuum_vacuum_scale_factor = 0.01)",
-        "CREATE INDEX by_title ON posts (title)",
-        "CREATE TABLE others (id bigint)",
-    )
-    before = tables_of(engine)
-
-    await migrate(engine)
-
-    assert tables_of(engine) == before
-
-
-@pytest.mark.parametrize(
-    ("change", "told"),
-    [
-        ("DROP TABLE posts", "missing: table posts"),
-        ("ALTER TABLE users ALTER id TYPE integer", "not expected: column users.id integer NOT NULL BY DEFAULT"),
-        ("ALTER TABLE users DROP inactive_since", "missing: column users.inactive_since timestamp with time zone"),
-        ("ALTER TABLE users ADD phone text NOT NULL", "not expected: column users.phone text NOT NULL"),
-        (
-            "ALTER TABLE users ALTER is_active DROP DEFAULT",
-            "missing: column users.is_active boolean NOT NULL DEFAULT true",
-        ),
-        ("ALTER TABLE users ALTER username DROP NOT NULL", "not expected: column users.username character varying(64)"),
-        (
-            'ALTER TABLE users ALTER username TYPE varchar(64) COLLATE "C"',
-            "not expected: column users.username character",
-        ),
-        ("ALTER TABLE users ALTER id SET GENERATED ALWAYS", "not expected: column users.id bigint NOT NULL ALWAYS AS"),
-        ("ALTER TABLE posts ALTER id SET INCREMENT 2", "not expected: sequence posts.id bigint START 1 INCREMENT 2"),
-        ("ALTER TABLE job_ledger ALTER reply TYPE jsonb", "not expected: column job_ledger.reply jsonb"),
-        ("ALTER TABLE users DROP CONSTRAINT uq_users_username", "missing: constraint users: uq_users_username UNIQUE"),
-        ("ALTER TABLE users RENAME CONSTRAINT uq_users_username TO u", "not expected: constraint users: u UNIQUE"),
-        ("ALTER TABLE posts ADD CHECK (title <> '')", "not expected: constraint posts: posts_title_check CHECK"),
-        (
-            "ALTER TABLE posts DROP CONSTRAINT fk_posts_author_id,"
-            " ADD CONSTRAINT fk_posts_author_id FOREIGN KEY (author_id) REFERENCES users (id)",
-            "missing: constraint posts: fk_posts_author_id FOREIGN KEY (author_id) REFERENCES users(id) ON DELETE",
-        ),
-        ("DROP INDEX ix_users_inactive_since", "missing: index CREATE INDEX ix_users_inactive_since ON users"),
-        (
-            "DROP INDEX ix_users_inactive_since; CREATE INDEX ix_users_inactive_since ON users (inactive_since)",
-            "missing: index CREATE INDEX ix_users_inactive_since ON users USING btree (inactive_since) WHERE",
-        ),
-        ("CREATE UNIQUE INDEX one_title ON posts (title)", "not expected: unique index CREATE UNIQUE INDEX one_title"),
-    ],
-)
-async def test_tables_that_are_not_ours_are_refused_and_left_as_they_are(
-    engine: AsyncEngine, change: str, told: str
-) -> None:
-    await run(engine, *change.split("; "))
-    before = dumped(engine)
-
-    with pytest.raises(Foreign) as caught:
-        await migrate(engine)
-
-    assert [line for line in caught.value.differences if line.startswith(told)], caught.value.differences
-    assert dumped(engine) == before
-
-
-async def test_a_table_of_ours_that_was_partitioned_is_refused(empty: AsyncEngine) -> None:
-    await run(empty, "CREATE TABLE posts (id bigint) PARTITION BY HASH (id)")
-
-    with pytest.raises(Foreign) as caught:
-        await migrate(empty)
-
-    assert "not expected: table posts, of the kind p" in caught.value.differences
 
 
 # Workers that create their tables
