@@ -150,13 +150,14 @@ def test_every_make_target_in_the_docs_exists(document: str) -> None:
 
 def volumes(service: str) -> dict[str, str]:
     """Where each volume of a service is mounted."""
-    return dict(volume.split(":")[:2] for volume in SERVICES[service]["volumes"])
+    mounts = (volume.split(":")[:2] for volume in SERVICES[service].get("volumes", []))
+    return {source: target for source, target in mounts if not source.startswith(".")}
 
 
 def test_ports_are_published_on_loopback_only() -> None:
     published = {name: service["ports"] for name, service in SERVICES.items() if "ports" in service}
 
-    assert published.keys() == {"redis", "postgres"}
+    assert published.keys() == {"redis", "postgres", "prometheus", "grafana"}
     for port in (port for ports in published.values() for port in ports):
         assert re.fullmatch(r"127\.0\.0\.1:\$\{[A-Z_]+:-\d+\}:\d+", port), port
 
@@ -172,7 +173,7 @@ def test_compose_holds_no_secret_and_does_not_start_without_one() -> None:
             assert re.match(rf"[a-z]+://[a-z]*:{required}@", value), name
             found += 1
 
-    assert found == 4
+    assert found == 5
 
 
 def test_compose_asks_for_nothing_that_the_example_does_not_name() -> None:
@@ -206,7 +207,7 @@ def test_postgres_keeps_its_data_where_the_image_puts_it() -> None:
 
 
 def test_volumes_are_declared() -> None:
-    used = {volume for service in ("redis", "postgres") for volume in volumes(service)}
+    used = {volume for service in SERVICES for volume in volumes(service)}
 
     assert used == yaml.safe_load(COMPOSE_TEXT)["volumes"].keys()
 
