@@ -5,11 +5,13 @@ import re
 import shutil
 import subprocess
 import tomllib
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from hatchling.builders.wheel import WheelBuilder
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
@@ -89,6 +91,21 @@ def test_every_extra_that_an_extra_names_exists() -> None:
     }
 
     assert named <= extras.keys()
+
+
+# The wheel
+
+
+def test_the_wheel_holds_every_file_of_the_packages(tmp_path: Path) -> None:
+    # Also what is no module that anything imports: scripts, migrations, the mark that there are types.
+    (wheel,) = WheelBuilder(str(ROOT)).build(directory=str(tmp_path), versions=["standard"])
+    with zipfile.ZipFile(wheel) as opened:
+        held = {name for name in opened.namelist() if ".dist-info/" not in name}
+    files = (path for package in ("producers", "worker") for path in (ROOT / package).rglob("*") if path.is_file())
+    there = {path.relative_to(ROOT).as_posix() for path in files if "__pycache__" not in path.parts}
+
+    assert "worker/database/migrations/versions/0001_tables.py" in held
+    assert held == there
 
 
 # Makefile
