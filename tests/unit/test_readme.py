@@ -55,13 +55,15 @@ def test_links_within_the_tree_lead_somewhere(document: str) -> None:
     assert [link for link in local if not (ROOT / document).parent.joinpath(link).exists()] == []
 
 
-def test_links_to_a_section_name_one() -> None:
+@pytest.mark.parametrize("document", OTHERS)
+def test_links_to_a_section_name_one(document: str) -> None:
+    page = (ROOT / document).read_text()
     sections = {
         re.sub(r"[^\w -]", "", title).lower().replace(" ", "-")
-        for title in re.findall(r"^#+ (.+)$", README, re.MULTILINE)
+        for title in re.findall(r"^#+ (.+)$", page, re.MULTILINE)
     }
 
-    assert {link[1:] for link in re.findall(r"\]\((#[^)]+)\)", README)} <= sections
+    assert {link[1:] for link in re.findall(r"\]\((#[^)]+)\)", page)} <= sections
 
 
 def test_files_and_folders_that_are_named_exist() -> None:
