@@ -17,15 +17,12 @@ from sqlalchemy.pool import QueuePool
 
 from producers import wire
 from producers.connection import connect
-from worker.database.engine import create_engine, create_sessions, create_tables
+from worker.database.engine import create_engine, create_sessions
 from worker.engine import compatibility, garbage
 from worker.engine.batch import Batches
 from worker.engine.causes import causes
-from worker.engine.classify import classify, describe
 from worker.engine.execution import Tick
 from worker.engine.journal import Journal
-from worker.engine.outcome import Release
-from worker.engine.retry import backoff_seconds
 from worker.engine.schedule import run_tick
 from worker.engine.stock import cron_jobs, functions
 from worker.engine.transaction import Transaction
@@ -34,6 +31,7 @@ from worker.jobs import REGISTRY, SCHEDULE, Retention, ScheduledJob
 from worker.ops import logs
 from worker.ops.dead_letters import DeadLetters
 from worker.ops.lag import LoopLag
+from worker.ready import wait_for_tables
 from worker.settings import Settings, SettingsError, zone
 
 log = structlog.get_logger("worker")
@@ -188,7 +186,7 @@ def _startup(settings: Settings) -> Hook:
             settings.database_url.get_secret_value(), pool_size=settings.concurrency, timeouts=settings.timeouts
         )
         ctx["engine"] = engine
-        await _wait_for(lambda: create_tables(engine))
+        await wait_for_tables(engine, create=settings.create_tables)
         sessions = create_sessions(engine)
         ctx["sessions"] = sessions
         ctx["retention"] = Retention(
@@ -214,26 +212,6 @@ async def _shutdown(ctx: dict[str, Any]) -> None:
     if (engine := ctx.get("engine")) is not None:
         await engine.dispose()
     log.info("worker_stopped")
-
-
-async def _wait_for(start: Callable[[], Awaitable[None]]) -> None:
-    """Start when the database is there: a deployment starts its parts in any order."""
-    tries = 0
-    while True:
-        tries += 1
-        try:
-            await start()
-        except OSError as error:
-            reason = describe(error)
-        except Exception as error:
-            attempt = classify(error)
-            if not isinstance(attempt, Release):
-                raise
-            reason = attempt.detail
-        else:
-            return
-        log.warning("database_awaited", reason=reason, tries=tries)
-        await asyncio.sleep(backoff_seconds(tries, base=0.5, cap=5))
 
 
 def _bounded_loads(max_bytes: int) -> Callable[[bytes], dict[str, Any]]:

@@ -48,6 +48,12 @@ def test_rule_asks_for_what_the_worker_tells(rule: dict[str, Any]) -> None:
         assert mistakes(rule["expr"]) == []
 
 
+def test_every_alert_has_its_section_in_the_runbook_and_every_section_its_alert() -> None:
+    sections = re.findall(r"^### Alert: (.+)$", (ROOT / "docs" / "operations.md").read_text(), re.MULTILINE)
+
+    assert {section.replace(" ", "-") for section in sections} == {kebab(rule["alert"]) for rule in RULES}
+
+
 @every_rule
 def test_rule_says_what_it_is_and_where_to_read_on(rule: dict[str, Any]) -> None:
     assert rule.keys() == {"alert", "expr", "for", "labels", "annotations"}
@@ -98,10 +104,9 @@ def test_rules_that_are_named_are_there() -> None:
     assert yaml.safe_load((FOLDER / "alerts_test.yml").read_text())["rule_files"] == CONFIG["rule_files"]
 
 
-def test_scraped_series_keep_their_label_job() -> None:
-    assert any("job" in series.labels for series in TABLE.values())
-    assert SCRAPE["honor_labels"] is True
-    assert "metrics_path" not in SCRAPE
+def test_no_series_has_a_label_that_prometheus_gives_itself() -> None:
+    """It would be renamed to `exported_…`, and no rule and no panel would find it."""
+    assert not {"job", "instance"} & {label for series in TABLE.values() for label in series.labels}
 
 
 def test_every_container_of_the_worker_is_scraped() -> None:
