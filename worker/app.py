@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
+from contextvars import Context
 from datetime import timedelta
 from typing import Any, cast
 
@@ -16,13 +17,12 @@ from sqlalchemy.pool import QueuePool
 
 from producers import wire
 from producers.connection import connect
-from worker.database.engine import create_engine, create_sessions, create_tables
+from worker.database.engine import create_engine, create_sessions
 from worker.engine import compatibility, garbage
 from worker.engine.batch import Batches
-from worker.engine.classify import classify, describe
+from worker.engine.causes import causes
 from worker.engine.execution import Tick
-from worker.engine.outcome import Release
-from worker.engine.retry import backoff_seconds
+from worker.engine.journal import Journal
 from worker.engine.schedule import run_tick
 from worker.engine.stock import cron_jobs, functions
 from worker.engine.transaction import Transaction
@@ -31,6 +31,7 @@ from worker.jobs import REGISTRY, SCHEDULE, Retention, ScheduledJob
 from worker.ops import logs
 from worker.ops.dead_letters import DeadLetters
 from worker.ops.lag import LoopLag
+from worker.ready import wait_for_tables
 from worker.settings import Settings, SettingsError, zone
 
 log = structlog.get_logger("worker")
@@ -104,6 +105,7 @@ def engine_worker(settings: Settings, *, burst: bool = False) -> EngineWorker:
             grace_seconds=settings.shutdown_grace_seconds,
             result_ttl_seconds=settings.result_ttl_seconds,
             max_payload_bytes=settings.max_payload_bytes,
+            log_success_sample=settings.log_success_sample,
         ),
         gathered=logs.gathered,
         measured=lambda ctx: {"loop_lag_seconds": round(lag.seconds, 3), **_pool(ctx.get("engine"))},
@@ -189,7 +191,7 @@ def _startup(settings: Settings) -> Hook:
             settings.database_url.get_secret_value(), pool_size=settings.concurrency, timeouts=settings.timeouts
         )
         ctx["engine"] = engine
-        await _wait_for(lambda: create_tables(engine))
+        await wait_for_tables(engine, create=settings.create_tables)
         sessions = create_sessions(engine)
         ctx["sessions"] = sessions
         ctx["retention"] = Retention(
@@ -200,6 +202,7 @@ def _startup(settings: Settings) -> Hook:
             sessions, REGISTRY, max_tries=settings.max_tries, timeout_seconds=settings.job_timeout_seconds
         )
         ctx["batches"] = Batches(ctx["transaction"], sessions, REGISTRY, timeout_seconds=settings.job_timeout_seconds)
+        ctx["journal"] = Journal(success_sample=settings.log_success_sample)
         log.info(
             "worker_started",
             queue=settings.queue,
@@ -216,26 +219,6 @@ async def _shutdown(ctx: dict[str, Any]) -> None:
     log.info("worker_stopped")
 
 
-async def _wait_for(start: Callable[[], Awaitable[None]]) -> None:
-    """Start when the database is there: a deployment starts its parts in any order."""
-    tries = 0
-    while True:
-        tries += 1
-        try:
-            await start()
-        except OSError as error:
-            reason = describe(error)
-        except Exception as error:
-            attempt = classify(error)
-            if not isinstance(attempt, Release):
-                raise
-            reason = attempt.detail
-        else:
-            return
-        log.warning("database_awaited", reason=reason, tries=tries)
-        await asyncio.sleep(backoff_seconds(tries, base=0.5, cap=5))
-
-
 def _bounded_loads(max_bytes: int) -> Callable[[bytes], dict[str, Any]]:
     def loads(payload: bytes) -> dict[str, Any]:
         if len(payload) > max_bytes:
@@ -248,7 +231,11 @@ def _bounded_loads(max_bytes: int) -> Callable[[bytes], dict[str, Any]]:
 def _log_unhandled(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
     # asyncio's own text holds the repr of the exception, and with it values.
     error = context.get("exception")
-    log.error("unhandled_error", error=describe(error) if error is not None else None)
+    # It is told when a task is thrown away, in the midst of whatever else is tried then: so in its own context, which
+    # Python tells from 3.12 on, or in none.
+    own: Context = getattr(context.get("task"), "get_context", Context)()
+    told = causes(error) if isinstance(error, BaseException) else None
+    own.copy().run(lambda: log.error("unhandled_error", error=told))
 
 
 def __getattr__(name: str) -> Any:

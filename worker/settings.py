@@ -112,7 +112,14 @@ class Settings(BaseSettings):
     dashboard_token: Annotated[SecretStr | None, AfterValidator(_token)] = Field(
         None, description="what one logs in with to `worker dashboard`, 16 characters or more; needed beyond loopback"
     )
+    create_tables: bool = Field(
+        True,
+        description="create missing tables at the start; `false`: wait for `worker migrate` instead",
+    )
     log_format: Literal["json", "console"] = Field("json", description="`json` or `console`")
+    log_success_sample: Annotated[float, Field(ge=0, le=1)] = Field(
+        1, description="the part of the `job_done` lines that is written, such as `0.01`; all other lines always are"
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="`debug`, `info`, `warning` or `error`"
     )
@@ -157,8 +164,12 @@ def allowed(field: str) -> str:
 
     >>> allowed("concurrency"), allowed("log_format")
     ('a whole number from 1 to 1000', 'json or console')
+    >>> allowed("create_tables")
+    'true or false'
     """
     info = Settings.model_fields[field]
+    if info.annotation is bool:
+        return "true or false"
     if get_origin(info.annotation) is Literal:
         return " or ".join(get_args(info.annotation))
     bounds = {name: bound for item in info.metadata for name in ("ge", "gt", "le") if (bound := _bound(item, name))}

@@ -20,12 +20,12 @@ from worker.dashboard.pages import FOLDER, Pages
 from worker.dashboard.poller import EVERY_SECONDS, Poller
 from worker.dashboard.security import Access, Guard
 from worker.dashboard.sessions import Sessions, WrongTries
-from worker.dashboard.story import DATABASE_ERRORS
 from worker.dashboard.views import dead, jobs, login, overview, schedule
 from worker.database.engine import create_sessions
-from worker.engine.classify import describe
-from worker.engine.settler import reason
+from worker.engine.causes import causes
+from worker.engine.outage import reason
 from worker.ops.status import database_trouble
+from worker.ops.story import DATABASE_ERRORS
 
 View = Callable[[Request], Awaitable[ASGIApp]]
 
@@ -92,7 +92,7 @@ def _page(path: str, view: View, method: str = "GET", *, for_all: bool = False) 
         except DATABASE_ERRORS as error:
             return _away(request, "PostgreSQL", database_trouble(error))
         except Exception as error:  # noqa: BLE001  # told in the log, by its types and places
-            log.error("dashboard_failed", path=path, error=describe(error))  # noqa: TRY400  # without its text
+            log.error("dashboard_failed", path=path, error=causes(error))  # noqa: TRY400  # without its text
             return _trouble(request, 500, "This page has a fault. The log of the dashboard says where.")
 
     return Route(path, endpoint, methods=[method])

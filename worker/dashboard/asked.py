@@ -3,8 +3,8 @@
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
-from worker.dashboard.words import LONGEST_ID
 from worker.ops.escaped import unescape
+from worker.ops.words import LONGEST_ID
 
 MOST_PAGES = 100_000
 LONGEST_ASKED = 4 * LONGEST_ID

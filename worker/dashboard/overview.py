@@ -9,11 +9,11 @@ from redis.exceptions import RedisError
 from worker.dashboard.charts import Chart, Value, chart
 from worker.dashboard.desk import Backend
 from worker.dashboard.events import Parts
-from worker.dashboard.history import KEEP_SECONDS, History, Point
 from worker.dashboard.pages import Pages
-from worker.dashboard.words import rate, span
 from worker.ops import tallies
+from worker.ops.history import KEEP_SECONDS, History, Point
 from worker.ops.status import Status, status
+from worker.ops.words import rate, span
 
 PARTS = ("notice", "servers", "figures", "states", "throughput", "throughput_rows", "waits", "waits_rows", "workers")
 """The parts of the page that are kept up to date; each has a template of its name."""

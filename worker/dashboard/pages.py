@@ -9,10 +9,10 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.requests import Request
 from starlette.responses import HTMLResponse
 
-from worker.dashboard import words
 from worker.dashboard.forms import session_of
 from worker.dashboard.security import Access
 from worker.dashboard.sessions import Sessions
+from worker.ops import words
 
 FOLDER = Path(__file__).parent
 

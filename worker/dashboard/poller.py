@@ -7,7 +7,7 @@ from typing import Generic, TypeVar
 
 import structlog
 
-from worker.engine.classify import describe
+from worker.engine.causes import causes
 
 EVERY_SECONDS = 1.0
 MOST_VIEWERS = 100
@@ -107,7 +107,7 @@ class Poller(Generic[T]):
             try:
                 self._seen = await self._look()
             except Exception as error:  # noqa: BLE001  # told, and tried again: one bad look must not end them all
-                log.error("dashboard_look_failed", error=describe(error))  # noqa: TRY400  # without its text
+                log.error("dashboard_look_failed", error=causes(error))  # noqa: TRY400  # without its text
             self.looks += 1
             self._tell()
             due = max(due + self._every_seconds, loop.time())

@@ -7,9 +7,8 @@ from typing import TypeVar
 import structlog
 from redis.exceptions import RedisError
 
-from producers.scripts import NotSent
 from worker.engine.journal import loggable
-from worker.engine.outage import Outage
+from worker.engine.outage import Outage, reason
 from worker.engine.queue import Burial, Completion, GiveBack, Queue, RetryLater, Settlement
 
 log = structlog.get_logger("worker.settle")
@@ -88,13 +87,8 @@ class Settler:
         for item, held in zip(items, await call(items), strict=True):
             if not held and not repeated:
                 # Another worker has claimed it meanwhile, and finds the outcome in the ledger.
-                log.warning("lease_lost", job_id=loggable(item.lease.job_id))
+                log.warning("settled_too_late", job_id=loggable(item.lease.job_id))
 
 
 def _of(kind: type[S], batch: Sequence[Settlement]) -> list[S]:
     return [item for item in batch if isinstance(item, kind)]
-
-
-def reason(error: Exception) -> str:
-    """Why Redis could not be used, in its own words: they hold no value of a message."""
-    return str(error.__cause__ if isinstance(error, NotSent) and error.__cause__ else error) or type(error).__name__

@@ -93,7 +93,7 @@ class Transaction:
         if isinstance(attempt, Retry) and attempt.code == "timeout" and not await self._database_answers():
             attempt = Release("the database does not answer")
         if isinstance(attempt, Retry) and claim.tries >= self._max_tries:
-            attempt = Dead(attempt.code, attempt.detail)
+            attempt = Dead(attempt.code, attempt.detail, attempt.causes)
         if isinstance(attempt, Rejected | Dead) and not claim.redelivered:
             return await self._settle(claim, attempt, digest)
         return attempt

@@ -22,23 +22,22 @@ from redis.exceptions import RedisError
 from producers import keys
 from producers.listener import Listener
 from worker.engine.actors import end, kept, unless
+from worker.engine.causes import causes
 from worker.engine.claimer import Claimer
-from worker.engine.classify import describe
+from worker.engine.drain import FAREWELL_SECONDS, drain
 from worker.engine.execution import Batched, Effects, Execution, Tick
 from worker.engine.heartbeat import HEARTBEAT_SECONDS, Heartbeat, running
 from worker.engine.job import Job
 from worker.engine.lanes import Lanes
-from worker.engine.leases import Leases, interrupt
-from worker.engine.outage import Outage
+from worker.engine.leases import Leases
+from worker.engine.outage import Outage, reason, redis_there
 from worker.engine.queue import GiveBack, Queue, RetryLater, Settlement
-from worker.engine.settler import Settler, reason
+from worker.engine.settler import Settler
 
 log = structlog.get_logger("worker")
 
 CRON_SECONDS = 0.5
 SWEEP_SECONDS = 30.0
-# How long the last settlements, the hooks and the goodbyes may take while stopping: no server is waited for longer.
-FAREWELL_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +54,8 @@ class Options:
     """How many jobs may share a session."""
     poll_seconds: float = 0.5
     """How often an idle worker looks for the jobs of clients that do not wake it."""
+    log_success_sample: float = 1.0
+    """The part of the jobs done whose line is logged."""
 
 
 class EngineWorker(Worker):
@@ -153,6 +154,7 @@ class EngineWorker(Worker):
             max_tries=self._options.max_tries,
             database_lost=self._database_lost,
             gathered=self._gathered,
+            success_sample=self._options.log_success_sample,
         )
         listener = Listener(self.pool, [keys.wake(self.queue_name), keys.control(self.queue_name)], self._hear)
         actors = [
@@ -171,7 +173,13 @@ class EngineWorker(Worker):
         claimer = asyncio.create_task(kept(lambda: self._claimer.run(until=burst)))
         try:
             await claimer
-            await self._drain()
+            await drain(
+                self._lanes,
+                self._settler,
+                self._give_back,
+                grace_seconds=self._options.grace_seconds,
+                at_once=self._stop_now,
+            )
         finally:
             await end({claimer, *actors}, seconds=FAREWELL_SECONDS)
 
@@ -187,7 +195,7 @@ class EngineWorker(Worker):
                 async with asyncio.timeout(FAREWELL_SECONDS):
                     await self.on_shutdown(self.ctx)
             except TimeoutError:
-                log.warning("shutdown_hook_unfinished", seconds=FAREWELL_SECONDS)
+                log.warning("shutdown_hook_unfinished", after_seconds=FAREWELL_SECONDS)
         await self.pool.aclose()
         await self.pool.connection_pool.disconnect()
         self._pool = None
@@ -218,27 +226,16 @@ class EngineWorker(Worker):
     def handle_sig(self, signum: signal.Signals) -> None:
         """Stop claiming and let running jobs end; at the second signal, give them back at once."""
         if self._claimer.stopping.is_set():
+            log.info("worker_stopping_now", signal=signal.Signals(signum).name, running=len(self._lanes.running))
             self._stop_now.set()
         else:
-            log.info("stopping", signal=signal.Signals(signum).name, running=len(self._lanes.running))
+            log.info("worker_stopping", signal=signal.Signals(signum).name, running=len(self._lanes.running))
             self._claimer.stop()
 
     handle_sig_wait_for_completion = handle_sig
 
     async def _start(self) -> None:
-        while True:
-            try:
-                await self.pool.ping()
-            except (RedisError, OSError) as error:
-                self._redis.met(reason(error))
-                await asyncio.sleep(self._redis.wait_seconds())
-            else:
-                self._redis.over()
-                break
-        with suppress(RedisError):  # a server that hides its configuration
-            policy = (await self.pool.config_get("maxmemory-policy")).get("maxmemory-policy")
-            if policy not in (None, "noeviction"):
-                log.warning("redis_may_evict_jobs", maxmemory_policy=policy, set_it_to="noeviction")
+        await redis_there(self.pool, self._redis)
         if self.on_startup is not None:
             await self.on_startup(self.ctx)
 
@@ -252,7 +249,7 @@ class EngineWorker(Worker):
             elif jobs:
                 await self._execution.run_batch(jobs, self._settle)
         except Exception as error:  # noqa: BLE001  # a fault of our own: their leases end, and they come back
-            log.error("engine_fault", error=describe(error))  # noqa: TRY400  # its text may hold values
+            log.error("lane_fault", error=causes(error))  # noqa: TRY400  # its text may hold values
             for job in jobs:
                 self._leases.forget(job.claimed.lease)
 
@@ -308,24 +305,3 @@ class EngineWorker(Worker):
             self._claimer.wake()
         else:
             self._leases.cancel(message)
-
-    # The end.
-
-    async def _drain(self) -> None:
-        """Give back what has not begun, and let the rest end within the grace; then give that back too."""
-        for job in self._lanes.take_waiting():
-            self._give_back(job)
-        stop_now = asyncio.ensure_future(self._stop_now.wait())
-        deadline = time.monotonic() + self._options.grace_seconds
-        while (running := self._lanes.tasks) and not self._stop_now.is_set():
-            left = deadline - time.monotonic()
-            if left <= 0:
-                break
-            await asyncio.wait({stop_now, *running}, timeout=left, return_when=asyncio.FIRST_COMPLETED)
-        stop_now.cancel()
-        farewell = time.monotonic() + FAREWELL_SECONDS
-        while (running := self._lanes.tasks) and time.monotonic() < farewell:
-            interrupt(self._lanes.running)  # again: who is committing is left in peace, and may have more to do
-            await asyncio.wait(running, timeout=0.1)
-        unsettled = await self._settler.flushed(FAREWELL_SECONDS)
-        log.info("drained", unsettled=unsettled, unfinished=len(self._lanes.running))

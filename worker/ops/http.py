@@ -23,7 +23,7 @@ from starlette.routing import Route
 
 from producers.connection import connect
 from worker.database.engine import create_engine
-from worker.engine.settler import reason
+from worker.engine.outage import reason
 from worker.engine.worker import EngineWorker
 from worker.ops import health, tallies
 from worker.ops.health import Health, Probe

@@ -20,8 +20,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from producers import keys
 from worker.engine.classify import classify, describe
 from worker.engine.heartbeat import HEARTBEAT_SECONDS
+from worker.engine.outage import reason
 from worker.engine.outcome import Release
-from worker.engine.settler import reason
 
 TIMEOUT_SECONDS = 3.0
 MISSING_SECONDS = 3 * HEARTBEAT_SECONDS

@@ -14,9 +14,9 @@ from producers import Producer, keys
 from tests.integration.conftest import Eventually
 from tests.integration.dashboard.staging import Page, opened, watching
 from tests.integration.running import burst, settings_of, user
-from worker.dashboard.history import History
 from worker.dashboard.poller import MOST_VIEWERS, Poller
 from worker.embedded import ValkeyServer
+from worker.ops.history import History
 from worker.ops.tallies import Tallies, parse
 from worker.settings import Settings
 
@@ -64,6 +64,7 @@ async def test_nobody_watches_and_redis_is_asked_nothing(page: Page, eventually:
     async with watching(page.dashboard) as viewer:
         await viewer.until("event: figures")
     await page.get("/jobs")
+    await page.dashboard.poller.ended()
     counter = Counter(page)
     before, looked = await counter.commands(), page.dashboard.poller.looks
 

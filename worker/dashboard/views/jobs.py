@@ -3,11 +3,12 @@
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from worker.dashboard import ordering, story
+from worker.dashboard import ordering
 from worker.dashboard.asked import id_of, page_of
 from worker.dashboard.desk import desk_of
-from worker.dashboard.telling import tell
+from worker.ops import story
 from worker.ops.escaped import escape
+from worker.ops.telling import tell
 
 PAGE = 50
 

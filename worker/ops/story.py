@@ -18,10 +18,10 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from producers import ids, keys, wire
 from producers.errors import JobCancelled, JobDead
 from producers.handle import PARKED_MS
-from worker.dashboard.payloads import payload
 from worker.database import ledger
 from worker.database.broken import ConnectionLost, LeftIdle, Unreachable
 from worker.ops.dead_letters import DeadLetters, Letter, Payload
+from worker.ops.payloads import payload
 from worker.ops.status import database_trouble
 
 MAX_RESULT_BYTES = 64 * 1024

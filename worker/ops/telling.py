@@ -7,9 +7,9 @@ from typing import Any
 from pydantic_core import from_json
 
 from producers import ids
-from worker.dashboard.story import State, Story
-from worker.dashboard.words import id_text, shown, span
 from worker.ops.shape import reply_shape, shape
+from worker.ops.story import State, Story
+from worker.ops.words import id_text, shown, span
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,29 @@
+"""The page for operations on a port of this machine, for a browser."""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from tests.integration.dashboard.staging import BY_DEFAULT, opened
+from worker.dashboard.security import Access
+from worker.dashboard.serve import Server
+from worker.settings import Settings
+
+
+@asynccontextmanager
+async def served(settings: Settings, access: Access = BY_DEFAULT, *, port: int = 0) -> AsyncIterator[str]:
+    """The address of the page, which is there for as long as the block lasts."""
+    listening = socket.create_server((access.host, port))
+    port = listening.getsockname()[1]
+    access = Access(access.host, port, access.token, access.allow_actions)
+    async with opened(settings, access, every_seconds=0.2) as page:
+        server = Server(page.dashboard)
+        serving = asyncio.create_task(server.serve(sockets=[listening]))
+        try:
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            page.dashboard.poller.close()
+            server.should_exit = True
+            async with asyncio.timeout(15):
+                await serving

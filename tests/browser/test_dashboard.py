@@ -1,0 +1,248 @@
+"""What a person does on the page for operations, in a real browser, with real servers and a real worker behind it."""
+
+import socket
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from axe_playwright_python.async_playwright import Axe
+from playwright.async_api import Page, expect
+
+from producers import Producer, keys
+from producers.connection import connect
+from tests.browser.serving import served
+from tests.integration.running import BREAK, MEND, burst, run_all, settings_of, user, working
+from worker.dashboard.security import Access
+from worker.embedded import ValkeyServer
+from worker.settings import Settings
+
+QUEUE = "arq:queue"
+ACTING = Access(allow_actions=True)
+TOKEN = "correct-horse-battery-staple"
+LOOKS_FOCUSED = "() => { const style = getComputedStyle(document.activeElement); return style.outlineStyle !== 'none' }"
+
+
+@pytest.fixture
+def settings(redis_url: str, database_url: str, logging_kept: None) -> Settings:
+    return settings_of(redis_url, database_url, max_tries=1)
+
+
+@pytest.fixture
+async def producer(redis_url: str) -> AsyncIterator[Producer]:
+    async with Producer(redis_url) as producer:
+        yield producer
+
+
+async def killed(producer: Producer, settings: Settings, sql: Any, *names: str) -> list[str]:
+    """The ids of jobs that died of a fault that is mended now."""
+    jobs = [await producer.enqueue(user(name)) for name in names]
+    await run_all(sql, BREAK)
+    await burst(settings)
+    await sql(MEND)
+    return [job.job_id for job in jobs]
+
+
+async def focused(tab: Page) -> str:
+    """What the element that has the focus says; it must be seen that it has it."""
+    assert await tab.evaluate(LOOKS_FOCUSED), "the focus is not seen"
+    return str(
+        await tab.evaluate(
+            "() => { const at = document.activeElement; return at.ariaLabel || at.innerText || at.name }"
+        )
+    )
+
+
+async def tab_to(tab: Page, name: str) -> None:
+    """Press Tab until that has the focus."""
+    for _ in range(40):
+        await tab.keyboard.press("Tab")
+        if (await focused(tab)).strip() == name:
+            return
+    raise AssertionError(f"the keyboard does not get to {name}")
+
+
+async def test_a_dead_letter_is_found_understood_replayed_and_seen_done(
+    tab: Page, settings: Settings, producer: Producer, sql: Any
+) -> None:
+    async with served(settings, ACTING) as url, working(settings):
+        await tab.goto(url)
+        figure = tab.locator("#figure-dead-letters")
+        await expect(figure).to_have_text("0")
+        await run_all(sql, BREAK)
+        job = await producer.enqueue(user("ada"))
+
+        # Found: the figure changes by itself, and leads there.
+        await expect(figure).to_have_text("1")
+        await figure.click()
+        await expect(tab.get_by_role("heading", level=1)).to_have_text("Dead letters")
+        await tab.get_by_role("link", name=job.job_id).click()
+
+        # Understood: why it died, and what it was about.
+        await expect(tab.locator("#state")).to_have_text("dead")
+        for told in ("RaiseError", "create_user", "Buried as a dead letter", "hashed_password"):
+            await expect(tab.locator("main")).to_contain_text(told)
+        await expect(tab.locator("main")).not_to_contain_text("ada@example.com")
+        await sql(MEND)
+
+        # Replayed, after a second look.
+        await tab.get_by_role("button", name="Replay…").click()
+        await expect(tab.get_by_role("heading", level=1)).to_have_text("Replay 1 dead letter?")
+        await tab.get_by_role("button", name="Replay").click()
+        await expect(tab.get_by_role("heading", level=1)).to_have_text("Replayed 1 of 1")
+
+        # Seen done, without a reload.
+        await tab.get_by_role("link", name=job.job_id).click()
+        await expect(tab.locator("#state")).to_have_text("done")
+        await expect(tab.locator("main")).to_contain_text("It had its effect, once.")
+        await tab.get_by_role("link", name="Overview").click()
+        await expect(figure).to_have_text("0")
+        assert await sql("SELECT array_agg(username) FROM users") == ["ada"]
+
+
+async def test_several_are_purged_and_the_rest_stays(
+    tab: Page, settings: Settings, producer: Producer, sql: Any
+) -> None:
+    job_ids = await killed(producer, settings, sql, "ada", "bob", "cy")
+    async with served(settings, ACTING) as url:
+        await tab.goto(f"{url}/dead")
+        await tab.get_by_label("Tick all on this page").check()
+        await tab.get_by_label(job_ids[1]).uncheck()
+        await tab.get_by_role("button", name="Purge ticked…").click()
+        await expect(tab.locator("main")).to_contain_text("gone for good")
+        await tab.get_by_role("button", name="Purge for good").click()
+
+        await expect(tab.get_by_role("heading", level=1)).to_have_text("Purged 2 of 2")
+        await tab.get_by_role("link", name="Back to the dead letters").click()
+        await expect(tab.locator("tbody tr")).to_have_count(1)
+        await expect(tab.locator("tbody")).to_contain_text(job_ids[1])
+
+
+async def test_everything_is_reached_by_the_keyboard_alone(
+    tab: Page, settings: Settings, producer: Producer, sql: Any
+) -> None:
+    (job_id,) = await killed(producer, settings, sql, "ada")
+    async with served(settings, ACTING) as url:
+        await tab.goto(url)
+        await tab.keyboard.press("Tab")
+        assert await focused(tab) == "Skip to the content"
+        await tab.keyboard.press("Enter")
+        assert await tab.evaluate("() => document.activeElement.id") == "main"
+        await tab.goto(f"{url}/jobs")
+        await tab_to(tab, "Dead letters")
+        await tab.keyboard.press("Enter")
+        await expect(tab.get_by_role("heading", level=1)).to_have_text("Dead letters")
+        await tab_to(tab, job_id)
+        await tab.keyboard.press("Space")
+        await expect(tab.get_by_label(job_id)).to_be_checked()
+        await tab.keyboard.press("Shift+Tab")
+        assert await focused(tab) == "Purge ticked…"
+        await tab.keyboard.press("Enter")
+        await expect(tab.get_by_role("heading", level=1)).to_have_text("Purge 1 dead letter?")
+        await tab_to(tab, "Purge for good")
+        await tab.keyboard.press("Enter")
+
+        await expect(tab.get_by_role("heading", level=1)).to_have_text("Purged 1 of 1")
+
+
+async def test_figures_are_live_and_leave_what_one_does_alone(
+    tab: Page, settings: Settings, producer: Producer
+) -> None:
+    async with served(settings) as url:
+        await tab.goto(url)
+        await tab.evaluate("() => { window.here = true }")
+        await tab.get_by_text("Throughput as a table").click()
+        await tab.locator("#figure-dead-letters").focus()
+        due = tab.locator(".figure", has_text="due").first.locator("dd")
+        await expect(due).to_have_text("0")
+
+        await producer.enqueue(user("ada"))
+
+        await expect(due).to_have_text("1")
+        await expect(tab.locator("#notice")).to_contain_text("No worker is there.")
+        await burst(settings)
+        await expect(due).to_have_text("0")
+        await expect(tab.locator("#throughput_rows")).to_contain_text("now")
+        assert await tab.locator("#throughput path.line-done").get_attribute("d")
+        assert await tab.evaluate("() => window.here"), "it was loaded again"
+        assert await tab.evaluate("() => document.activeElement.id") == "figure-dead-letters"
+        await expect(tab.get_by_role("table", name="Jobs a second that ended")).to_be_visible()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+async def test_every_page_is_accessible_by_day_and_by_night_and_on_a_phone(
+    tab: Page, settings: Settings, producer: Producer, sql: Any, scheme: Any
+) -> None:
+    job_id, _ = await killed(producer, settings, sql, "ada", "bob")
+    grounds = {"light": "rgb(245, 246, 249)", "dark": "rgb(13, 16, 22)"}
+    async with served(settings, ACTING) as url, working(settings):
+        await tab.emulate_media(color_scheme=scheme)
+        for path in ("/", "/dead", "/jobs", f"/job?id={job_id}", "/key?key=user:42", "/schedule", "/no"):
+            await tab.set_viewport_size({"width": 1280, "height": 900})
+            answer = await tab.goto(url + path)
+            assert answer is not None
+            assert answer.status == (404 if path == "/no" else 200)
+            assert await tab.evaluate("() => getComputedStyle(document.body).backgroundColor") == grounds[scheme]
+            found = await Axe().run(tab)
+            assert found.violations_count == 0, f"{path}: {found.generate_report()}"
+            await tab.set_viewport_size({"width": 360, "height": 800})
+            wide = await tab.evaluate("() => document.documentElement.scrollWidth")
+            assert wide <= 360, f"{path} scrolls sideways: {wide}"
+
+
+async def test_a_page_behind_a_token_is_entered_by_its_form(tab: Page, settings: Settings) -> None:
+    async with served(settings, Access(token=TOKEN)) as url:
+        await tab.goto(f"{url}/dead")
+        await tab.get_by_label("The token").fill("hunter2-hunter2-hunter2")
+        await tab.get_by_role("button", name="Log in").click()
+        await expect(tab.get_by_role("alert")).to_have_text("That is not the token.")
+        await tab.get_by_label("The token").fill(TOKEN)
+        await tab.get_by_role("button", name="Log in").click()
+
+        await expect(tab.get_by_role("heading", level=1)).to_have_text("Overview")
+        await expect(tab.locator("#figure-dead-letters")).to_have_text("0")
+        assert await tab.evaluate("() => document.cookie") == ""
+        assert TOKEN not in tab.url + str(await tab.context.cookies())
+        await tab.get_by_role("button", name="Log out").click()
+        await expect(tab.get_by_role("heading", level=1)).to_have_text("Log in")
+
+
+async def test_what_is_away_is_said_and_its_return_is_seen_without_a_hand(
+    tab: Page, server_folder: Any, database_url: str, logging_kept: None
+) -> None:
+    with ValkeyServer(server_folder / "browser") as server:
+        settings = settings_of(server.url, database_url)
+        async with served(settings) as url:
+            await tab.goto(url)
+            due = tab.locator(".figure", has_text="due").first.locator("dd")
+            await expect(due).to_have_text("0")
+            server.stop()
+            await expect(tab.locator("#notice")).to_contain_text("Redis cannot be used")
+            await expect(due).to_have_text("–")
+            server.start()
+            await expect(due).to_have_text("0")
+            await expect(tab.locator("#notice")).not_to_contain_text("Redis cannot be used")
+        port = int(url.rpartition(":")[2])
+        await expect(tab.locator("#connection")).to_contain_text("does not answer")
+        async with served(settings, port=port):
+            await expect(tab.locator("#connection")).to_contain_text("live")
+
+
+async def test_hostile_ids_are_text_in_a_browser_too(tab: Page, settings: Settings) -> None:
+    hostile = b"<img src=x onerror=\"document.title='owned'\">"
+    redis = connect(settings.redis_url.get_secret_value(), queue=QUEUE)
+    await redis.zadd(keys.dead(QUEUE), {hostile: 1.0})
+    await redis.hset(keys.dead_letters(QUEUE), hostile, '{"code":"<script>document.title=1</script>"}')  # type: ignore[misc, arg-type]
+    async with served(settings, ACTING) as url:
+        await tab.goto(f"{url}/dead")
+        await expect(tab.locator("tbody")).to_contain_text("<script>document.title=1</script>")
+        await tab.locator("tbody a").click()
+        await expect(tab.locator("h1")).to_contain_text("<img")
+        assert "owned" not in (await tab.title()).partition(" ")[0]
+        assert await tab.locator("main img").count() == 0
+    await redis.aclose()
+    await redis.connection_pool.disconnect()
+
+
+def test_the_port_of_a_page_that_ended_can_be_listened_on_again() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        assert listening.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR)
