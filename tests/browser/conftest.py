@@ -4,6 +4,7 @@ import os
 from collections.abc import AsyncIterator
 
 import pytest
+import pytest_asyncio
 from playwright.async_api import Browser, Page
 
 from tests.browser import chromium
@@ -24,7 +25,7 @@ __all__ = [
 ]  # fmt: skip
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def browser() -> AsyncIterator[Browser]:
     path = chromium.find()
     if path is None:
@@ -36,7 +37,7 @@ async def browser() -> AsyncIterator[Browser]:
         yield browser
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="session")
 async def tab(browser: Browser) -> AsyncIterator[Page]:
     """A tab of a window of its own."""
     context = await browser.new_context(viewport={"width": 1280, "height": 900}, reduced_motion="reduce")
@@ -47,5 +48,5 @@ async def tab(browser: Browser) -> AsyncIterator[Page]:
     tab.on("pageerror", lambda error: errors.append(str(error)))
     yield tab
     await context.close()
-    # A server that is away cannot be reached: some tests are about that.
-    assert [error for error in errors if "ERR_CONNECTION_REFUSED" not in error and "ERR_INCOMPLETE" not in error] == []
+    # Some tests are about answers that are no pages, and about streams that break: so htmx tells the event.
+    assert [error for error in errors if not error.startswith(("Failed to load resource", "[object Event]"))] == []

@@ -1,11 +1,11 @@
 """What a person does on the page for operations, in a real browser, with real servers and a real worker behind it."""
 
-import socket
 from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from axe_playwright_python.async_playwright import Axe
+import pytest_asyncio
+from axe_playwright_python.async_playwright import Axe  # type: ignore[import-untyped]
 from playwright.async_api import Page, expect
 
 from producers import Producer, keys
@@ -19,6 +19,8 @@ from worker.settings import Settings
 QUEUE = "arq:queue"
 ACTING = Access(allow_actions=True)
 TOKEN = "correct-horse-battery-staple"
+# One browser for all, so one event loop.
+pytestmark = pytest.mark.asyncio(loop_scope="session")
 LOOKS_FOCUSED = "() => { const style = getComputedStyle(document.activeElement); return style.outlineStyle !== 'none' }"
 
 
@@ -27,7 +29,7 @@ def settings(redis_url: str, database_url: str, logging_kept: None) -> Settings:
     return settings_of(redis_url, database_url, max_tries=1)
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="session")
 async def producer(redis_url: str) -> AsyncIterator[Producer]:
     async with Producer(redis_url) as producer:
         yield producer
@@ -241,8 +243,3 @@ async def test_hostile_ids_are_text_in_a_browser_too(tab: Page, settings: Settin
         assert await tab.locator("main img").count() == 0
     await redis.aclose()
     await redis.connection_pool.disconnect()
-
-
-def test_the_port_of_a_page_that_ended_can_be_listened_on_again() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        assert listening.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR)
