@@ -16,6 +16,8 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
+from tests.browser import chromium
+
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 MAKEFILE = (ROOT / "Makefile").read_text()
@@ -260,6 +262,16 @@ def test_ci_tests_first_and_then_checks() -> None:
 
     assert os.access(script, os.X_OK)
     assert re.findall(r"^step (.+)$", script.read_text(), re.MULTILINE) == ["make test", "make check"]
+
+
+def test_ci_finds_and_installs_the_browsers_that_the_tests_know() -> None:
+    script = (ROOT / ".ci" / "run").read_text()
+    found = re.search(r"for name in (.+); do", script)
+
+    assert found is not None
+    assert found[1].split() == list(chromium.NAMES)
+    assert set(re.findall(r"--no-install-recommends (\S+)", script)) <= set(chromium.NAMES)
+    assert "export BROWSER_EXPECTED=1" in script
 
 
 def test_ci_runs_on_every_python_that_is_promised() -> None:

@@ -1,0 +1,120 @@
+"""`python -m tests.browser.pictures [FOLDER]`: pictures of the page for operations, for the docs.
+
+Real servers, two real workers under a load of jobs that comes and goes, some of which die; after two minutes, when the
+charts are full, a browser looks at it.
+"""
+
+import asyncio
+import itertools
+import math
+import random
+import sys
+import tempfile
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import Any, Literal
+
+import asyncpg  # type: ignore[import-untyped]
+from playwright.async_api import Page
+
+from producers import Producer, UpdateUser, UserChanges
+from tests.acceptance.commands import WORKER, Running
+from tests.browser import chromium
+from tests.browser.serving import served
+from tests.integration.running import MEND, environment, run_all, settings_of, user
+from worker.dashboard.security import Access
+from worker.database.engine import create_engine, create_tables
+from worker.embedded import PostgresServer, ValkeyServer
+from worker.settings import Settings
+
+SECONDS = 125
+TURN_SECONDS = 0.25
+HOT_USERS = 4
+# Some names cannot be created for now.
+BREAK = """
+CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'broken'; END $$;
+CREATE TRIGGER fail BEFORE INSERT ON users FOR EACH ROW WHEN (NEW.username LIKE 'broken%') EXECUTE FUNCTION fail()
+"""
+WINDOW: Any = {"width": 1280, "height": 1000}
+
+
+async def load(producer: Producer) -> None:
+    """Enqueue jobs, more and less by turns, until cancelled."""
+    chance = random.Random(7)  # noqa: S311  # for pictures
+    for turn in itertools.count():
+        rate = 18 + 12 * math.sin(turn / 45) + 6 * math.sin(turn / 11) + chance.random() * 4
+        names = [f"user{turn}-{number}" for number in range(round(rate * 0.8))]
+        names += ["taken"] * (chance.random() < 0.6)
+        for name in names:
+            await producer.enqueue(user(name))
+        for number in range(round(rate * 0.2)):
+            await producer.enqueue(
+                UpdateUser(user_id=1 + number % HOT_USERS, changes=UserChanges(is_active=turn % 2 == 0))
+            )
+        if turn % 40 == 0:
+            await producer.enqueue(user(f"broken{turn}"))
+            await producer.enqueue(user(f"later{turn}"), defer_by=3600)
+        await asyncio.sleep(TURN_SECONDS)
+
+
+async def picture(tab: Page, address: str, path: Path, scheme: Literal["dark", "light"]) -> None:
+    """One page as it is now."""
+    await tab.emulate_media(color_scheme=scheme)
+    await tab.goto(address)
+    await tab.wait_for_timeout(1500)  # the stream has come
+    await tab.screenshot(path=path, animations="disabled")
+    sys.stdout.write(f"{path}\n")
+
+
+async def take(settings: Settings, folder: Path) -> None:
+    """All pictures, once the load has gone on for two minutes."""
+    found = chromium.find()
+    if found is None:
+        sys.exit("there is no Chromium: apt-get install chromium, or set CHROMIUM to the path of one")
+    connection = await asyncpg.connect(settings.database_url.get_secret_value())
+    await run_all(connection.execute, BREAK)
+    producer = Producer(settings.redis_url.get_secret_value())
+    loading = asyncio.create_task(load(producer))
+    async with served(settings, Access(allow_actions=True)) as url, chromium.started(found) as browser:
+        tab = await browser.new_page(viewport=WINDOW, device_scale_factor=1.5)
+        await tab.goto(url)
+        await asyncio.sleep(SECONDS)
+        await picture(tab, url, folder / "dashboard-dark.png", "dark")
+        await picture(tab, url, folder / "dashboard-light.png", "light")
+        await picture(tab, f"{url}/dead", folder / "dashboard-dead-letters.png", "light")
+        letter = await tab.locator("tbody a.id").first.get_attribute("href")
+        await picture(tab, f"{url}{letter}", folder / "dashboard-job.png", "dark")
+        await run_all(connection.execute, MEND)
+    loading.cancel()
+    with suppress(asyncio.CancelledError):
+        await loading
+    await producer.close()
+    await connection.close()
+
+
+def main() -> None:
+    """Start everything, take the pictures, and end everything."""
+    folder = Path(sys.argv[1] if len(sys.argv) > 1 else "docs/images")
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="pictures-", dir="/tmp") as place:
+        Path(place).chmod(0o711)
+        with (
+            PostgresServer(Path(place, "postgres"), settings={"fsync": "off"}) as postgres,
+            ValkeyServer(Path(place, "valkey")) as valkey,
+        ):
+            settings = settings_of(valkey.url, postgres.create_database("pictures"), max_tries=1)
+            asyncio.run(_tables(settings))
+            with ExitStack() as stack:
+                for _ in range(2):
+                    stack.enter_context(Running([*WORKER, "run"], environment(settings) | {"WORKER_MAX_TRIES": "2"}))
+                asyncio.run(take(settings, folder))
+
+
+async def _tables(settings: Settings) -> None:
+    engine = create_engine(settings.database_url.get_secret_value(), pool_size=1)
+    await create_tables(engine)
+    await engine.dispose()
+
+
+if __name__ == "__main__":
+    main()
