@@ -12,7 +12,7 @@ import sys
 import tempfile
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import asyncpg  # type: ignore[import-untyped]
 from playwright.async_api import Page
@@ -27,39 +27,43 @@ from worker.database.engine import create_engine, create_tables
 from worker.embedded import PostgresServer, ValkeyServer
 from worker.settings import Settings
 
-SECONDS = 125
+WARM_SECONDS = 20
+SECONDS = 122
 TURN_SECONDS = 0.25
 HOT_USERS = 4
-# Some names cannot be created for now.
+# Some names cannot be created for now, and some take their time.
 BREAK = """
 CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'broken'; END $$;
-CREATE TRIGGER fail BEFORE INSERT ON users FOR EACH ROW WHEN (NEW.username LIKE 'broken%') EXECUTE FUNCTION fail()
+CREATE TRIGGER fail BEFORE INSERT ON users FOR EACH ROW WHEN (NEW.username LIKE 'broken%') EXECUTE FUNCTION fail();
+CREATE FUNCTION rest() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(random() * 4); RETURN NEW; END $$;
+CREATE TRIGGER rest BEFORE INSERT ON users FOR EACH ROW WHEN (NEW.username LIKE 'slow%') EXECUTE FUNCTION rest();
+CREATE TRIGGER rest_too BEFORE UPDATE ON users FOR EACH ROW EXECUTE FUNCTION rest()
 """
-WINDOW: Any = {"width": 1280, "height": 1000}
+WIDTH = 1280
 
 
 async def load(producer: Producer) -> None:
     """Enqueue jobs, more and less by turns, until cancelled."""
     chance = random.Random(7)  # noqa: S311  # for pictures
     for turn in itertools.count():
-        rate = 18 + 12 * math.sin(turn / 45) + 6 * math.sin(turn / 11) + chance.random() * 4
-        names = [f"user{turn}-{number}" for number in range(round(rate * 0.8))]
-        names += ["taken"] * (chance.random() < 0.6)
+        rate = 14 + 7 * math.sin(turn / 45) + 4 * math.sin(turn / 11) + chance.random() * 3
+        names = [f"user{turn}-{number}" for number in range(round(rate))]
+        names += [f"slow{turn}"] * (chance.random() < 0.3) + ["taken"] * (chance.random() < 0.5)
         for name in names:
             await producer.enqueue(user(name))
-        for number in range(round(rate * 0.2)):
-            await producer.enqueue(
-                UpdateUser(user_id=1 + number % HOT_USERS, changes=UserChanges(is_active=turn % 2 == 0))
-            )
+        if turn % 5 == 0:
+            changes = UserChanges(is_active=turn % 2 == 0)
+            await producer.enqueue(UpdateUser(user_id=1 + turn // 5 % HOT_USERS, changes=changes))
         if turn % 40 == 0:
             await producer.enqueue(user(f"broken{turn}"))
             await producer.enqueue(user(f"later{turn}"), defer_by=3600)
         await asyncio.sleep(TURN_SECONDS)
 
 
-async def picture(tab: Page, address: str, path: Path, scheme: Literal["dark", "light"]) -> None:
+async def picture(tab: Page, address: str, path: Path, scheme: Literal["dark", "light"], height: int) -> None:
     """One page as it is now."""
     await tab.emulate_media(color_scheme=scheme)
+    await tab.set_viewport_size({"width": WIDTH, "height": height})
     await tab.goto(address)
     await tab.wait_for_timeout(1500)  # the stream has come
     await tab.screenshot(path=path, animations="disabled")
@@ -75,15 +79,19 @@ async def take(settings: Settings, folder: Path) -> None:
     await run_all(connection.execute, BREAK)
     producer = Producer(settings.redis_url.get_secret_value())
     loading = asyncio.create_task(load(producer))
-    async with served(settings, Access(allow_actions=True)) as url, chromium.started(found) as browser:
-        tab = await browser.new_page(viewport=WINDOW, device_scale_factor=1.5)
+    await asyncio.sleep(WARM_SECONDS)
+    async with (
+        served(settings, Access(allow_actions=True), every_seconds=1.0) as url,
+        chromium.started(found) as browser,
+    ):
+        tab = await browser.new_page(viewport={"width": WIDTH, "height": 980}, device_scale_factor=1.5)
         await tab.goto(url)
         await asyncio.sleep(SECONDS)
-        await picture(tab, url, folder / "dashboard-dark.png", "dark")
-        await picture(tab, url, folder / "dashboard-light.png", "light")
-        await picture(tab, f"{url}/dead", folder / "dashboard-dead-letters.png", "light")
+        await picture(tab, url, folder / "dashboard-dark.png", "dark", 980)
+        await picture(tab, url, folder / "dashboard-light.png", "light", 980)
+        await picture(tab, f"{url}/dead", folder / "dashboard-dead-letters.png", "light", 860)
         letter = await tab.locator("tbody a.id").first.get_attribute("href")
-        await picture(tab, f"{url}{letter}", folder / "dashboard-job.png", "dark")
+        await picture(tab, f"{url}{letter}", folder / "dashboard-job.png", "dark", 850)
         await run_all(connection.execute, MEND)
     loading.cancel()
     with suppress(asyncio.CancelledError):

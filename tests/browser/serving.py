@@ -12,12 +12,14 @@ from worker.settings import Settings
 
 
 @asynccontextmanager
-async def served(settings: Settings, access: Access = BY_DEFAULT, *, port: int = 0) -> AsyncIterator[str]:
+async def served(
+    settings: Settings, access: Access = BY_DEFAULT, *, port: int = 0, every_seconds: float = 0.2
+) -> AsyncIterator[str]:
     """The address of the page, which is there for as long as the block lasts."""
     listening = socket.create_server((access.host, port))
     port = listening.getsockname()[1]
     access = Access(access.host, port, access.token, access.allow_actions)
-    async with opened(settings, access, every_seconds=0.2) as page:
+    async with opened(settings, access, every_seconds=every_seconds) as page:
         server = Server(page.dashboard)
         serving = asyncio.create_task(server.serve(sockets=[listening]))
         try:

@@ -170,6 +170,21 @@ async def test_figures_are_live_and_leave_what_one_does_alone(
         await expect(tab.get_by_role("table", name="Jobs a second that ended")).to_be_visible()
 
 
+async def test_a_story_goes_on_by_itself(tab: Page, settings: Settings, producer: Producer) -> None:
+    job = await producer.enqueue(user("ada"))
+    async with served(settings) as url:
+        await tab.goto(f"{url}/jobs")
+        await tab.get_by_label("By its id").fill(job.job_id)
+        await tab.get_by_role("button", name="Find the job").click()
+        await expect(tab.locator("#state")).to_have_text("due")
+        await tab.evaluate("() => { window.here = true }")
+
+        await burst(settings)
+
+        await expect(tab.locator("#state")).to_have_text("done")
+        assert await tab.evaluate("() => window.here"), "it was loaded again"
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 async def test_every_page_is_accessible_by_day_and_by_night_and_on_a_phone(
     tab: Page, settings: Settings, producer: Producer, sql: Any, scheme: Any

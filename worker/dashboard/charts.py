@@ -61,10 +61,10 @@ def nice(value: float) -> float:
     """The next round number.
 
     >>> nice(0.7), nice(3), nice(12), nice(2600)
-    (0.8, 4.0, 20.0, 4000.0)
+    (0.8, 3.0, 12.0, 3000.0)
     """
     size = 10.0 ** math.floor(math.log10(value))
-    return next(step * size for step in (1, 2, 4, 6, 8, 10) if step * size >= value * 0.999)
+    return next(step * size for step in (1, 1.2, 1.6, 2, 2.4, 3, 4, 5, 6, 8, 10) if step * size >= value * 0.999)
 
 
 def _runs(values: Sequence[Value], seconds: float, top: float) -> list[list[tuple[float, float]]]:

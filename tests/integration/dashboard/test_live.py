@@ -95,6 +95,9 @@ async def test_whoever_comes_and_goes_makes_it_look_no_more_often(settings: Sett
     async with opened(settings, every_seconds=30) as page:
         for _ in range(20):
             assert "Throughput" in await page.get("/")
+            async with watching(page.dashboard) as viewer:
+                await viewer.until("event: figures")
+        await page.dashboard.poller.ended()
 
         assert page.dashboard.poller.looks == 1
 

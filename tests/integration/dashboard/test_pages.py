@@ -205,8 +205,12 @@ async def test_a_job_is_followed_through_all_its_states(
     assert await state(done.job_id) == "due"
     assert await state(later.job_id) == "deferred"
     await page.redis.set(keys.in_progress(done.job_id), "token", px=5000)
+    runs = {"at": time.time(), "jobs": [{"id": done.job_id, "job": "create_user", "try": 1, "seconds": 2.5}]}
+    await page.redis.hset(keys.workers(QUEUE), "here", json.dumps(runs))  # type: ignore[misc]
     claimed = await page.get("/job", id=done.job_id)
     assert "A worker has it. The lease ends in" in claimed
+    assert ">here</span>" in claimed
+    assert "for 2.5 s, as it said last" in claimed
     await page.redis.delete(keys.in_progress(done.job_id))
     await page.redis.set(keys.retry(later.job_id), "1")
     assert await state(later.job_id) == "waiting for its next try"

@@ -5,9 +5,10 @@ from starlette.responses import RedirectResponse, Response
 
 from worker.dashboard import ordering
 from worker.dashboard.asked import id_of, page_of
-from worker.dashboard.desk import desk_of
+from worker.dashboard.desk import Desk, desk_of
 from worker.ops import story
 from worker.ops.escaped import escape
+from worker.ops.status import RunningJob, queue_status
 from worker.ops.telling import tell
 
 PAGE = 50
@@ -35,6 +36,7 @@ async def job(request: Request) -> Response:
         told=tell(found),
         key=escape(found.order.key) if found.order else None,
         holder=escape(found.order.holder) if found.order and found.order.holder else None,
+        runs=await _runs(desk, job_id) if found.state is story.State.CLAIMED else [],
     )
 
 
@@ -56,3 +58,14 @@ async def key(request: Request) -> Response:
         first=(page - 1) * PAGE + 1,
         pages=max(1, -(-line.parked // PAGE)),
     )
+
+
+async def _runs(desk: Desk, job_id: bytes) -> list[tuple[bytes, RunningJob]]:
+    """Which workers have said, in their last signs of life, that they run a job."""
+    _, _, workers = await queue_status(desk.backend.redis, desk.backend.queue)
+    return [
+        (worker.name, run)
+        for worker in workers
+        for run in worker.beat.jobs
+        if run.id is not None and run.id.encode() == job_id
+    ]
