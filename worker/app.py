@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from datetime import timedelta
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import structlog
 import uvloop
@@ -19,7 +19,7 @@ from worker.database.engine import create_engine, create_sessions, create_tables
 from worker.engine import compatibility, garbage
 from worker.engine.batch import Batches
 from worker.engine.classify import classify, describe
-from worker.engine.execution import Tick
+from worker.engine.execution import Batched, Effects, Tick
 from worker.engine.outcome import Release
 from worker.engine.retry import backoff_seconds
 from worker.engine.schedule import run_tick
@@ -29,7 +29,11 @@ from worker.engine.worker import EngineWorker, Options
 from worker.jobs import REGISTRY, SCHEDULE, Retention, ScheduledJob
 from worker.ops import logs
 from worker.ops.dead_letters import DeadLetters
+from worker.ops.tracing.switch import start as start_tracing
 from worker.settings import Settings, SettingsError, zone
+
+if TYPE_CHECKING:
+    from worker.ops.tracing.parts import Tracing
 
 log = structlog.get_logger("worker")
 
@@ -89,8 +93,8 @@ def engine_worker(settings: Settings, *, burst: bool = False) -> EngineWorker:
     arq["cron_jobs"] = cron_jobs(schedule, run_tick, CRON_TIMEOUT_SECONDS)
     del arq["redis_settings"], arq["poll_delay"]
     return EngineWorker(
-        effects=lambda ctx: cast("Transaction", ctx["transaction"]),
-        batched=lambda ctx: cast("Batches", ctx["batches"]),
+        effects=lambda ctx: cast("Effects", ctx["transaction"]),
+        batched=lambda ctx: cast("Batched", ctx["batches"]),
         ticks=_ticks(schedule),
         database_ready=lambda ctx: _ping(ctx["engine"]),
         options=Options(
@@ -112,7 +116,12 @@ def _ticks(schedule: Iterable[ScheduledJob]) -> Callable[[dict[Any, Any]], dict[
     def tick(ctx: dict[Any, Any], job: ScheduledJob) -> Tick:
         return lambda tick_id: run_tick(ctx | {"job_id": tick_id}, job)
 
-    return lambda ctx: {f"cron:{job.name}": tick(ctx, job) for job in schedule}
+    def ticks(ctx: dict[Any, Any]) -> dict[str, Tick]:
+        made = {f"cron:{job.name}": tick(ctx, job) for job in schedule}
+        tracing: Tracing | None = ctx["tracing"]
+        return made if tracing is None else tracing.ticks(made)
+
+    return ticks
 
 
 def _dead_letter_purge(redis: Redis, settings: Settings) -> ScheduledJob:
@@ -157,16 +166,21 @@ def _startup(settings: Settings) -> Hook:
         )
         ctx["engine"] = engine
         await _wait_for(lambda: create_tables(engine))
-        sessions = create_sessions(engine)
+        tracing = ctx["tracing"] = start_tracing(names=REGISTRY, queue=settings.queue)
+        sessions = create_sessions(engine) if tracing is None else tracing.sessions(engine)
         ctx["sessions"] = sessions
         ctx["retention"] = Retention(
             ledger=timedelta(days=settings.ledger_retention_days),
             inactive_users=timedelta(days=settings.inactive_user_days) if settings.inactive_user_days else None,
         )
-        ctx["transaction"] = Transaction(
+        effects: Effects = Transaction(
             sessions, REGISTRY, max_tries=settings.max_tries, timeout_seconds=settings.job_timeout_seconds
         )
-        ctx["batches"] = Batches(ctx["transaction"], sessions, REGISTRY, timeout_seconds=settings.job_timeout_seconds)
+        if tracing is not None:
+            effects = tracing.effects(effects)
+        batches = Batches(effects, sessions, REGISTRY, timeout_seconds=settings.job_timeout_seconds)
+        ctx["transaction"] = effects
+        ctx["batches"] = batches if tracing is None else tracing.batched(batches)
         log.info(
             "worker_started",
             queue=settings.queue,
@@ -180,6 +194,8 @@ def _startup(settings: Settings) -> Hook:
 async def _shutdown(ctx: dict[str, Any]) -> None:
     if (engine := ctx.get("engine")) is not None:
         await engine.dispose()
+    if (tracing := ctx.get("tracing")) is not None:
+        await tracing.end()
     log.info("worker_stopped")
 
 
