@@ -91,7 +91,7 @@ def test_every_series_is_right_to_the_job_although_a_process_is_killed(place: Pl
         found = Metrics(port)
         jobs = {
             key: count
-            for key, count in found.by("worker_jobs_total", "job", "outcome", "code").items()
+            for key, count in found.by("worker_jobs_total", "kind", "outcome", "code").items()
             if not key[0].startswith("cron:")
         }
         ledger = Counter({(job, outcome, code or ""): count for job, outcome, code, count in place.sql(LEDGER)})
@@ -104,13 +104,13 @@ def test_every_series_is_right_to_the_job_although_a_process_is_killed(place: Pl
         # And what the log tells
         redelivered = [line for line in events(worker, "job_done") if line.get("redelivered")]
         assert found.by("worker_redeliveries_total") == {(): len(redelivered)}
-        tries = found.by("worker_tries_total", "job", "outcome")
+        tries = found.by("worker_tries_total", "kind", "outcome")
         assert tries["create_user", "retry"] == BROKEN * (TRIES - 1) == len(events(worker, "job_retried"))
         by_job: Counter[tuple[str]] = Counter()
         for (job, _), count in tries.items():
             by_job[job,] += int(count)
-        assert found.by("worker_job_wait_seconds_count", "job") == by_job
-        assert found.by("worker_job_run_seconds_count", "job") == by_job
+        assert found.by("worker_job_wait_seconds_count", "kind") == by_job
+        assert found.by("worker_job_run_seconds_count", "kind") == by_job
         assert found.value("worker_batch_jobs_sum") == (sum(by_job.values()) if batch_size > 1 else 0)
         assert (found.value("worker_batch_splits_total") > 0) == (batch_size > 1)
 

@@ -129,7 +129,7 @@ def test_metrics_are_scraped_from_the_same_port() -> None:
 
     assert endpoint["port"] == WORKER["ports"][0]["name"]
     assert endpoint["path"] == "/metrics"
-    assert endpoint["honorLabels"] is True
+    assert "honorLabels" not in endpoint
     assert LABELS[KINDS["PodMonitor"]["spec"]["jobLabel"]] == prometheus["scrape_configs"][0]["job_name"]
 
 

@@ -98,10 +98,9 @@ def test_rules_that_are_named_are_there() -> None:
     assert yaml.safe_load((FOLDER / "alerts_test.yml").read_text())["rule_files"] == CONFIG["rule_files"]
 
 
-def test_scraped_series_keep_their_label_job() -> None:
-    assert any("job" in series.labels for series in TABLE.values())
-    assert SCRAPE["honor_labels"] is True
-    assert "metrics_path" not in SCRAPE
+def test_no_series_has_a_label_that_prometheus_gives_itself() -> None:
+    """It would be renamed to `exported_…`, and no rule and no panel would find it."""
+    assert not {"job", "instance"} & {label for series in TABLE.values() for label in series.labels}
 
 
 def test_every_container_of_the_worker_is_scraped() -> None:

@@ -32,15 +32,15 @@ class Series:
 
 
 TABLE: dict[str, Series] = {
-    "worker_jobs_total": Series("counter", "jobs that ended", ("job", "outcome", "code")),
+    "worker_jobs_total": Series("counter", "jobs that ended", ("kind", "outcome", "code")),
     "worker_tries_total": Series(
-        "counter", "tries by what they came to: an outcome, `retry` or `release`", ("job", "outcome")
+        "counter", "tries by what they came to: an outcome, `retry` or `release`", ("kind", "outcome")
     ),
     "worker_redeliveries_total": Series(
-        "counter", "deliveries that found the outcome in the ledger, and ran nothing", ("job",)
+        "counter", "deliveries that found the outcome in the ledger, and ran nothing", ("kind",)
     ),
-    "worker_job_wait_seconds": Series("histogram", "how long jobs had been due when a try began", ("job",)),
-    "worker_job_run_seconds": Series("histogram", "how long tries took", ("job",)),
+    "worker_job_wait_seconds": Series("histogram", "how long jobs had been due when a try began", ("kind",)),
+    "worker_job_run_seconds": Series("histogram", "how long tries took", ("kind",)),
     "worker_batch_jobs": Series("histogram", "how many jobs shared a transaction, with `WORKER_BATCH_SIZE` over 1"),
     "worker_batch_splits_total": Series("counter", "how often a shared transaction was rolled back and split"),
     "worker_leases_lost_total": Series("counter", "leases that had ended when they were to be renewed"),
