@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from benchmarks.results import FIGURES, Results
-from benchmarks.systems import BEST, NAMES, OURS, OURS_BATCH, OURS_SESSION, PEERS, USUAL, System
+from benchmarks.systems import ARQ_AS_IT_COMES, BEST, NAMES, OURS, OURS_BATCH, OURS_SESSION, PEERS, USUAL, System
 
 PGBENCH = "pgbench, the limit"
 TRANSACTION_OURS, TRANSACTION_USUAL = "exactly once, with ledger and reply", "usual handler"
@@ -88,7 +88,7 @@ CLAIMS: Sequence[Claim] = (
     Claim("create_user", _SESSION, 1.5, tuple(f"{NAMES[name]}, usual" for name in ("saq", "taskiq", "streaq"))),
     Claim("create_user", _BATCH, 15, _names(USUAL), others=_ANY_USUAL),
     Claim("create_user", _BATCH, 8, _names(BEST), others=_ANY_BEST),
-    Claim("create_user", _BATCH, 40, (f"{NAMES['arq']}, usual",)),
+    Claim("create_user", _BATCH, 40, (ARQ_AS_IT_COMES.label,)),
     Claim("create_user", _BATCH, 0.9, (PGBENCH,)),
     Claim("mixed", _BATCH, 8, _names(BEST), others=_ANY_BEST),
     Claim("refused", SOME_REFUSED, 0.4, (NONE_REFUSED,)),

@@ -12,11 +12,22 @@ import uvloop
 from benchmarks import claims, kills, pgbench, transaction
 from benchmarks.measure import Bench, Rate
 from benchmarks.results import Sample
-from benchmarks.systems import BEST, NAMES, OURS, OURS_BATCH, OURS_NOOP, OURS_SESSION, PEERS, USUAL, System
+from benchmarks.systems import (
+    ARQ_AS_IT_COMES,
+    BEST,
+    NAMES,
+    OURS,
+    OURS_BATCH,
+    OURS_NOOP,
+    OURS_SESSION,
+    PEERS,
+    USUAL,
+    System,
+)
 
 # Jobs a second on two small cores: how many jobs the first round takes. The next ones go by what it came to.
 _GUESSES = {"create_user": 500, "mixed": 500, "noop": 1500}
-_OURS_GUESSES = {OURS_SESSION.label: 1200, OURS_BATCH.label: 9000, OURS.label: 8000}
+_OTHER_GUESSES = {ARQ_AS_IT_COMES.label: 100, OURS_SESSION.label: 1200, OURS_BATCH.label: 9000, OURS.label: 8000}
 _FEWEST, _MOST = 500, 100_000
 _BACKLOG_JOBS = 20_000
 _SETTLE_SECONDS = 5
@@ -67,7 +78,7 @@ class Scenarios:
         return 2.5 if self.quick else 6
 
     def _jobs(self, figure: str, label: str) -> int:
-        guess = _OURS_GUESSES.get(label, _GUESSES[figure])
+        guess = _OTHER_GUESSES.get(label, _GUESSES[figure])
         return max(_FEWEST, min(_MOST, round(self._paces.get((figure, label), guess) * self._seconds)))
 
     def _rate(self, figure: str, system: System) -> Step:
@@ -91,7 +102,8 @@ class Scenarios:
 
     def _create_user(self) -> list[Step]:
         pairs = [step for pair in zip(USUAL, BEST, strict=True) for step in pair]
-        steps = [self._rate("create_user", system) for system in (*pairs, OURS_SESSION, OURS_BATCH)]
+        systems = (ARQ_AS_IT_COMES, *pairs, OURS_SESSION, OURS_BATCH)
+        steps = [self._rate("create_user", system) for system in systems]
         return [*steps, Step(("create_user",), claims.PGBENCH, self._pgbench)]
 
     def _latencies(self) -> list[Step]:

@@ -62,6 +62,7 @@ NAMES = {
 USUAL = tuple(System(f"{NAMES[peer]}, usual", peer, {"HANDLERS": "usual"}) for peer in environments.PINS)
 BEST = tuple(System(f"{NAMES[peer]}, best", peer, {"HANDLERS": "best"}) for peer in environments.PINS)
 PEERS = tuple(System(NAMES[peer], peer, {"HANDLERS": "best"}) for peer in environments.PINS)
+ARQ_AS_IT_COMES = System(f"{NAMES['arq']}, as it comes", "arq", {"HANDLERS": "usual", "AS_IT_COMES": "1"})
 OURS = System("ours")
 OURS_NOOP = System("ours", worker="noop")
 OURS_SESSION = System("ours, a session a job")

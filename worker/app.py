@@ -12,6 +12,7 @@ from redis.asyncio import Redis
 from redis.asyncio.connection import parse_url
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
+from sqlalchemy.pool import QueuePool
 
 from producers import wire
 from producers.connection import connect
@@ -29,6 +30,7 @@ from worker.engine.worker import EngineWorker, Options
 from worker.jobs import REGISTRY, SCHEDULE, Retention, ScheduledJob
 from worker.ops import logs
 from worker.ops.dead_letters import DeadLetters
+from worker.ops.lag import LoopLag
 from worker.ops.tracing.switch import start as start_tracing
 from worker.settings import Settings, SettingsError, zone
 
@@ -92,6 +94,7 @@ def engine_worker(settings: Settings, *, burst: bool = False) -> EngineWorker:
     arq = worker_settings(settings, burst=burst)
     arq["cron_jobs"] = cron_jobs(schedule, run_tick, CRON_TIMEOUT_SECONDS)
     del arq["redis_settings"], arq["poll_delay"]
+    lag = LoopLag()
     return EngineWorker(
         effects=lambda ctx: cast("Effects", ctx["transaction"]),
         batched=lambda ctx: cast("Batched", ctx["batches"]),
@@ -107,6 +110,8 @@ def engine_worker(settings: Settings, *, burst: bool = False) -> EngineWorker:
             max_payload_bytes=settings.max_payload_bytes,
         ),
         gathered=logs.gathered,
+        measured=lambda ctx: {"loop_lag_seconds": round(lag.seconds, 3), **_pool(ctx.get("engine"))},
+        beside=lambda worker: [lag.run, *_pages(settings, worker)],
         redis_pool=redis,
         **arq,
     )
@@ -134,6 +139,29 @@ def _dead_letter_purge(redis: Redis, settings: Settings) -> ScheduledJob:
         return await letters.purge_older(timedelta(days=settings.dead_letter_retention_days))
 
     return ScheduledJob("purge_dead_letters", purge, minutes=frozenset({37}), hours=None)
+
+
+def _pool(engine: AsyncEngine | None) -> dict[str, int]:
+    if engine is None or not isinstance(engine.pool, QueuePool):
+        return {}
+    return {"pool_in_use": engine.pool.checkedout(), "pool_idle": engine.pool.checkedin()}
+
+
+def _pages(settings: Settings, worker: EngineWorker) -> list[Callable[[], Awaitable[None]]]:
+    if not settings.http_port:
+        return []
+    # A tenth of a second at the start, where nobody asks.
+    from worker.ops import http  # noqa: PLC0415
+
+    return [
+        lambda: http.answer(
+            worker,
+            database_url=settings.database_url.get_secret_value(),
+            redis_url=settings.redis_url.get_secret_value(),
+            host=settings.http_host,
+            port=settings.http_port,
+        )
+    ]
 
 
 async def _ping(engine: AsyncEngine) -> None:

@@ -95,6 +95,12 @@ class Settings(BaseSettings):
     timezone: Annotated[str, AfterValidator(_timezone)] = Field(
         "UTC", description="the time zone that scheduled jobs go by, such as `Europe/Paris`"
     )
+    http_host: Annotated[str, Field(min_length=1, max_length=255)] = Field(
+        "127.0.0.1", description="the address that answers `/livez`, `/readyz` and `/metrics`"
+    )
+    http_port: Annotated[int, Field(ge=0, le=65_535)] = Field(
+        0, description="the port of these; 0: they are off. Of several processes one answers"
+    )
     log_format: Literal["json", "console"] = Field("json", description="`json` or `console`")
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="`debug`, `info`, `warning` or `error`"

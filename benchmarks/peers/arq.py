@@ -1,7 +1,6 @@
-"""Stock arq: its own command, with more places and quicker looks at the queue than its defaults.
+"""Stock arq: its own command, with more places and quicker looks at the queue than its defaults, or as it comes.
 
-arq fills its free places once a look. By default it looks twice a second, which would bound it to some dozens of jobs
-a second.
+arq fills its free places once a look, and by default looks twice a second.
 """
 
 import asyncio
@@ -28,13 +27,13 @@ class Arq(System):
 
     def worker(self) -> None:
         logging.getLogger("arq").setLevel(logging.WARNING)
-        asyncio.set_event_loop(uvloop.new_event_loop())
         settings = {
             "functions": [func(_with_context(task), name=name) for name, task in tasks().items()],
             "redis_settings": _settings(),
-            "max_jobs": concurrency(),
-            "poll_delay": 0.01,
         }
+        if not os.environ.get("AS_IT_COMES"):
+            asyncio.set_event_loop(uvloop.new_event_loop())
+            settings |= {"max_jobs": concurrency(), "poll_delay": 0.01}
         if lease := lease_seconds():
             # What a dead worker held is locked for this time and ten seconds more; by default for 310 s.
             settings["job_timeout"] = lease

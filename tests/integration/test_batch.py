@@ -199,10 +199,12 @@ async def test_one_poisoned_job_costs_a_logarithm(desk: Desk) -> None:
             raise LookupError
         return reply
 
+    claims = some(64)
     with desk.transactions() as begun:
-        attempts = await desk.run(desk.batches(together, single), some(64))
+        attempts = await desk.run(desk.batches(together, single), claims)
 
     assert len(begun) <= 2 * math.log2(64) + 2
+    assert sum(member.splits for member in claims) == math.log2(64)
     assert isinstance(attempts.pop(37), Retry)
     assert all_done(attempts)
     assert sorted(await desk.users()) == [name for name in names(64) if name != "user37"]

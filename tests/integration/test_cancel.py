@@ -226,7 +226,8 @@ async def test_a_running_job_is_rolled_back(stage: Stage) -> None:
         await stage.cancelled(job)
     assert await stage.users() == []
     assert await stage.ledger(job) == ("rejected", "cancelled")
-    assert await stage.keyspace() <= {keys.result(job.job_id), keys.clock(QUEUE), keys.health(QUEUE)}
+    left = {keys.result(job.job_id), keys.clock(QUEUE), keys.health(QUEUE), keys.tallies(QUEUE)}
+    assert await stage.keyspace() <= left
 
 
 async def test_a_worker_that_did_not_hear_of_it_finds_out_when_it_renews(stage: Stage) -> None:

@@ -42,7 +42,7 @@ def test_table_of_settings_is_that_of_the_code() -> None:
     assert found[1] == settings_table(), "paste what `python tests/unit/test_readme.py` prints"
 
 
-@pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", *DECISIONS])
+@pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "deploy/README.md", *DECISIONS])
 def test_links_within_the_tree_lead_somewhere(document: str) -> None:
     links = re.findall(r"\]\(([^)]+)\)", (ROOT / document).read_text())
     local = [link.partition("#")[0] for link in links if "://" not in link and not link.startswith("#")]

@@ -20,7 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from producers.connection import connect
 from worker.database.broken import ConnectionLost, LeftIdle
 from worker.database.engine import create_engine
-from worker.engine.settler import reason
+from worker.engine.outage import reason
 from worker.ops.status import database_trouble
 from worker.settings import Settings, SettingsError
 

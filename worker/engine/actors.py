@@ -43,8 +43,8 @@ async def end(tasks: Iterable[asyncio.Task[Any]], *, seconds: float) -> None:
     """End tasks. A library may swallow a cancellation while it waits for a connection, so one is not enough."""
     pending = set(tasks)
     for _ in range(round(seconds)):
+        if not pending:
+            return
         for task in pending:
             task.cancel()
         _, pending = await asyncio.wait(pending, timeout=1)
-        if not pending:
-            return

@@ -11,9 +11,8 @@ from worker.engine.classify import describe
 from worker.engine.job import Job, read
 from worker.engine.lanes import Lanes
 from worker.engine.leases import Leases
-from worker.engine.outage import Outage
+from worker.engine.outage import Outage, reason
 from worker.engine.queue import Queue
-from worker.engine.settler import reason
 
 
 class Claimer:

@@ -104,12 +104,12 @@ class Execution:
             job.started_ms = started_ms
 
         def tell(attempts: Sequence[tuple[Claim, Attempt]]) -> None:
-            together = len(attempts)
+            together, heads = len(attempts), True
             with self._gathered():
                 for claim, attempt in attempts:
                     job = left.pop(id(claim))
-                    settle(job, self._conclude(job, attempt, together=together))
-                    together = 0  # the first of them counts their transaction
+                    settle(job, self._conclude(job, attempt, together=together, heads=heads))
+                    heads = False
 
         try:
             if self._batched is not None:
@@ -141,14 +141,15 @@ class Execution:
         except Exception as error:  # noqa: BLE001  # a fault of the engine's own must not keep the job for ever
             failed = Retry if job.claim.tries < self._max_tries else Dead
             attempt = failed("failed", describe(error))
-        return self._conclude(job, attempt, together=0 if self._batched is None else 1)
+        alone = self._batched is not None  # a batch of one, where there are batches
+        return self._conclude(job, attempt, together=int(alone), heads=alone)
 
-    def _conclude(self, job: Job, attempt: Attempt, *, together: int) -> Settlement:
+    def _conclude(self, job: Job, attempt: Attempt, *, together: int, heads: bool) -> Settlement:
         ended_ms = time.time() * 1000
         wait_ms = max(0.0, job.started_ms - job.claim.due_ms)
         run_ms = max(0.0, ended_ms - job.started_ms)
         self._journal.attempt(job.claim, attempt, wait_ms=wait_ms, run_ms=run_ms)
-        counted = tally(job.claim, attempt, self._names, wait_ms=wait_ms, run_ms=run_ms, together=together)
+        counted = tally(job.claim, attempt, self._names, wait_ms=wait_ms, run_ms=run_ms, together=together, heads=heads)
         return self._settlement(job, attempt, round(ended_ms), counted)
 
     async def _attempt(self, job: Job) -> Attempt:

@@ -1,9 +1,14 @@
 """Whether a server is there: said once when it goes and once when it is back, with a wait between tries that grows."""
 
+import asyncio
 import time
+from contextlib import suppress
 
 import structlog
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
 
+from producers.scripts import NotSent
 from worker.engine.retry import backoff_seconds
 
 log = structlog.get_logger("worker.outage")
@@ -51,3 +56,25 @@ class Outage:
     def wait_seconds(self) -> float:
         """How long to wait before the next try."""
         return 0.05 + backoff_seconds(max(1, self._tries), base=FIRST_SECONDS, cap=LONGEST_SECONDS)
+
+
+async def redis_there(redis: Redis, outage: Outage) -> None:
+    """Return when Redis answers, and say what would lose jobs in how it is configured."""
+    while True:
+        try:
+            await redis.ping()
+        except (RedisError, OSError) as error:
+            outage.met(reason(error))
+            await asyncio.sleep(outage.wait_seconds())
+        else:
+            outage.over()
+            break
+    with suppress(RedisError):  # a server that hides its configuration
+        policy = (await redis.config_get("maxmemory-policy")).get("maxmemory-policy")
+        if policy not in (None, "noeviction"):
+            log.warning("redis_may_evict_jobs", maxmemory_policy=policy, set_it_to="noeviction")
+
+
+def reason(error: Exception) -> str:
+    """Why Redis could not be used, in its own words: they hold no value of a message."""
+    return str(error.__cause__ if isinstance(error, NotSent) and error.__cause__ else error) or type(error).__name__

@@ -7,9 +7,8 @@ from typing import TypeVar
 import structlog
 from redis.exceptions import RedisError
 
-from producers.scripts import NotSent
 from worker.engine.journal import loggable
-from worker.engine.outage import Outage
+from worker.engine.outage import Outage, reason
 from worker.engine.queue import Burial, Completion, GiveBack, Queue, RetryLater, Settlement
 
 log = structlog.get_logger("worker.settle")
@@ -93,8 +92,3 @@ class Settler:
 
 def _of(kind: type[S], batch: Sequence[Settlement]) -> list[S]:
     return [item for item in batch if isinstance(item, kind)]
-
-
-def reason(error: Exception) -> str:
-    """Why Redis could not be used, in its own words: they hold no value of a message."""
-    return str(error.__cause__ if isinstance(error, NotSent) and error.__cause__ else error) or type(error).__name__

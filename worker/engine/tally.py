@@ -33,7 +33,14 @@ _BOUNDS_MS = tuple(bound * 1000 for bound in BOUNDS_SECONDS)
 
 
 def tally(
-    claim: Claim, attempt: Attempt, names: Container[str], *, wait_ms: float, run_ms: float, together: int = 0
+    claim: Claim,
+    attempt: Attempt,
+    names: Container[str],
+    *,
+    wait_ms: float,
+    run_ms: float,
+    together: int = 0,
+    heads: bool = False,
 ) -> str:
     """What one try counts for, as the scripts take it.
 
@@ -43,7 +50,8 @@ def tally(
         names: the jobs that are known here.
         wait_ms: how long it had been due.
         run_ms: how long the try took.
-        together: how many jobs its transaction was of, if it is the one that counts it.
+        together: how many jobs were tried together, itself among them; 0 where each has a session of its own.
+        heads: whether it is the first of them, which counts them as a batch.
     """
     label = f"{claim.job if claim.job in names else UNKNOWN}/{_ended(attempt)}"
     if claim.redelivered:
@@ -52,8 +60,10 @@ def tally(
         f"{label} {bisect_left(_BOUNDS_MS, wait_ms)} {bisect_left(_BOUNDS_MS, run_ms)}"
         f" {round(wait_ms * 1000)} {round(run_ms * 1000)}"
     )
+    if heads:
+        counted += f" batch:{bisect_left(BOUNDS_JOBS, together)} 1"
     if together:
-        counted += f" batch:{bisect_left(BOUNDS_JOBS, together)} 1 batch:jobs {together}"
+        counted += " batch:jobs 1"
     if claim.splits:
         counted += f" splits {claim.splits}"
     return counted

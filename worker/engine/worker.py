@@ -24,21 +24,20 @@ from producers.listener import Listener
 from worker.engine.actors import end, kept, unless
 from worker.engine.claimer import Claimer
 from worker.engine.classify import describe
+from worker.engine.drain import FAREWELL_SECONDS, drain
 from worker.engine.execution import Batched, Effects, Execution, Tick
-from worker.engine.heartbeat import HEARTBEAT_SECONDS, Heartbeat
+from worker.engine.heartbeat import HEARTBEAT_SECONDS, Heartbeat, running
 from worker.engine.job import Job
 from worker.engine.lanes import Lanes
-from worker.engine.leases import Leases, interrupt
-from worker.engine.outage import Outage
+from worker.engine.leases import Leases
+from worker.engine.outage import Outage, reason, redis_there
 from worker.engine.queue import GiveBack, Queue, RetryLater, Settlement
-from worker.engine.settler import Settler, reason
+from worker.engine.settler import Settler
 
 log = structlog.get_logger("worker")
 
 CRON_SECONDS = 0.5
 SWEEP_SECONDS = 30.0
-# How long the last settlements, the hooks and the goodbyes may take while stopping: no server is waited for longer.
-FAREWELL_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +66,8 @@ class EngineWorker(Worker):
         database_ready: returns when the database answers, and raises while it does not.
         options: how the engine runs.
         gathered: what is logged within it may be written at once.
+        measured: what else the sign of life is to tell, asked each time; JSON.
+        beside: what runs for as long as the worker, from before it is started until it has ended.
         arq: the arguments of arq's `Worker`; `redis_pool` among them.
     """
 
@@ -79,6 +80,8 @@ class EngineWorker(Worker):
         database_ready: Callable[[dict[Any, Any]], Awaitable[None]],
         options: Options,
         gathered: Callable[[], AbstractContextManager[None]] = nullcontext,
+        measured: Callable[[dict[Any, Any]], Mapping[str, Any]] = lambda _ctx: {},
+        beside: Callable[["EngineWorker"], Sequence[Callable[[], Awaitable[None]]]] = lambda _worker: (),
         **arq: Any,
     ) -> None:
         super().__init__(**arq)
@@ -88,6 +91,9 @@ class EngineWorker(Worker):
         self._make_ticks = ticks
         self._options = options
         self._gathered = gathered
+        self._measured = measured
+        self._beside = beside
+        self._started = False
         self._redis = Outage("redis")
         self._database = Outage("database")
         self._queue = Queue(
@@ -99,7 +105,7 @@ class EngineWorker(Worker):
         )
         self._leases = Leases(self._queue)
         self._settler = Settler(self._queue, self._redis, self._settled)
-        self._heartbeat = Heartbeat(self.pool, self.queue_name, self.name, self.health_check_key, options.concurrency)
+        self._heartbeat = Heartbeat(self.pool, self.queue_name, self.name, self.health_check_key)
         self._lanes = Lanes(
             options.concurrency,
             batch_size=options.batch_size,
@@ -124,8 +130,14 @@ class EngineWorker(Worker):
 
     async def main(self) -> None:
         """Run until told to stop, or in a burst until the queue is empty; then let what runs come to its end."""
-        if not await unless(self._claimer.stopping, self._start()):
-            return
+        beside = [asyncio.create_task(kept(actor)) for actor in self._beside(self)]
+        try:
+            if await unless(self._claimer.stopping, self._start()):
+                await self._work()
+        finally:
+            await end(beside, seconds=FAREWELL_SECONDS)
+
+    async def _work(self) -> None:
         shares = self._options.batch_size > 1
         if shares and self._options.max_tries == 1:
             # A job with one try alone has no second one by itself: it must take no others down with it.
@@ -153,11 +165,18 @@ class EngineWorker(Worker):
                 lambda: self._every(SWEEP_SECONDS, self._queue.sweep),
             )
         ]
+        self._started = True
         burst = self._queue_is_empty if self.burst else None
         claimer = asyncio.create_task(kept(lambda: self._claimer.run(until=burst)))
         try:
             await claimer
-            await self._drain()
+            await drain(
+                self._lanes,
+                self._settler,
+                self._give_back,
+                grace_seconds=self._options.grace_seconds,
+                at_once=self._stop_now,
+            )
         finally:
             await end({claimer, *actors}, seconds=FAREWELL_SECONDS)
 
@@ -178,6 +197,29 @@ class EngineWorker(Worker):
         await self.pool.connection_pool.disconnect()
         self._pool = None
 
+    def state(self) -> dict[str, Any]:
+        """What this worker is about, as its sign of life tells it."""
+        jobs = self._lanes.running
+        return {
+            "at": round(time.time(), 3),
+            "running": len(jobs),
+            "held": len(self._leases),
+            "concurrency": self._options.concurrency,
+            "redis_up": not self._redis.lasts,
+            "database_up": not self._database.lasts,
+            "jobs": running(jobs),
+            **self._measured(self.ctx),
+        }
+
+    def trouble(self) -> dict[str, str]:
+        """Why this worker takes no jobs, if it does not: by `worker`, `redis` or `database`."""
+        found = {outage.server: outage.reason for outage in (self._redis, self._database) if outage.reason is not None}
+        if self._claimer.stopping.is_set():
+            found["worker"] = "it is stopping"
+        elif not self._started:
+            found["worker"] = "it has not started yet"
+        return found
+
     def handle_sig(self, signum: signal.Signals) -> None:
         """Stop claiming and let running jobs end; at the second signal, give them back at once."""
         if self._claimer.stopping.is_set():
@@ -189,19 +231,7 @@ class EngineWorker(Worker):
     handle_sig_wait_for_completion = handle_sig
 
     async def _start(self) -> None:
-        while True:
-            try:
-                await self.pool.ping()
-            except (RedisError, OSError) as error:
-                self._redis.met(reason(error))
-                await asyncio.sleep(self._redis.wait_seconds())
-            else:
-                self._redis.over()
-                break
-        with suppress(RedisError):  # a server that hides its configuration
-            policy = (await self.pool.config_get("maxmemory-policy")).get("maxmemory-policy")
-            if policy not in (None, "noeviction"):
-                log.warning("redis_may_evict_jobs", maxmemory_policy=policy, set_it_to="noeviction")
+        await redis_there(self.pool, self._redis)
         if self.on_startup is not None:
             await self.on_startup(self.ctx)
 
@@ -260,7 +290,7 @@ class EngineWorker(Worker):
             await asyncio.sleep(seconds)
 
     async def _beat(self) -> None:
-        await self._heartbeat.beat(running=len(self._lanes.running), held=len(self._leases))
+        await self._heartbeat.beat(self.state())
 
     async def _enqueue_ticks(self) -> None:
         if self.cron_jobs and not self._claimer.stopping.is_set():
@@ -271,24 +301,3 @@ class EngineWorker(Worker):
             self._claimer.wake()
         else:
             self._leases.cancel(message)
-
-    # The end.
-
-    async def _drain(self) -> None:
-        """Give back what has not begun, and let the rest end within the grace; then give that back too."""
-        for job in self._lanes.take_waiting():
-            self._give_back(job)
-        stop_now = asyncio.ensure_future(self._stop_now.wait())
-        deadline = time.monotonic() + self._options.grace_seconds
-        while (running := self._lanes.tasks) and not self._stop_now.is_set():
-            left = deadline - time.monotonic()
-            if left <= 0:
-                break
-            await asyncio.wait({stop_now, *running}, timeout=left, return_when=asyncio.FIRST_COMPLETED)
-        stop_now.cancel()
-        farewell = time.monotonic() + FAREWELL_SECONDS
-        while (running := self._lanes.tasks) and time.monotonic() < farewell:
-            interrupt(self._lanes.running)  # again: who is committing is left in peace, and may have more to do
-            await asyncio.wait(running, timeout=0.1)
-        unsettled = await self._settler.flushed(FAREWELL_SECONDS)
-        log.info("drained", unsettled=unsettled, unfinished=len(self._lanes.running))

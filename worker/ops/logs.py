@@ -96,7 +96,7 @@ def configure(log_format: Literal["json", "console"], level: str) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
-    for library in ("sqlalchemy", "asyncio", "redis"):
+    for library in ("sqlalchemy", "asyncio", "redis", "uvicorn"):
         logging.getLogger(library).setLevel(logging.WARNING)
     tame_arq()
 

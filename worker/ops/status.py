@@ -9,9 +9,9 @@ import asyncio
 from collections.abc import Awaitable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Annotated, Any, cast
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from redis.asyncio import Redis
 from redis.exceptions import RedisError, ResponseError
 from sqlalchemy import text
@@ -20,12 +20,12 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from producers import keys
 from worker.engine.classify import classify, describe
 from worker.engine.heartbeat import HEARTBEAT_SECONDS
+from worker.engine.outage import reason
 from worker.engine.outcome import Release
-from worker.engine.settler import reason
 
 TIMEOUT_SECONDS = 3.0
 MISSING_SECONDS = 3 * HEARTBEAT_SECONDS
-FORGOTTEN_SECONDS = 24 * 60 * 60
+FORGOTTEN_SECONDS = 60 * 60
 PARKED_MS = "1e15"  # as job.lua has it
 
 
@@ -54,6 +54,17 @@ class Jobs:
     """For how long the first of the due jobs has been due; None when none is."""
 
 
+class RunningJob(BaseModel):
+    """A job that a worker runs, as its sign of life tells it; `id` is None when it has not the form of one."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    id: Annotated[str, Field(max_length=200)] | None = None
+    job: Annotated[str, Field(max_length=200)] | None = None
+    tries: int | None = Field(None, alias="try")
+    seconds: float | None = None
+
+
 class Beat(BaseModel):
     """A worker's sign of life. None of it is certain: anybody may write there."""
 
@@ -63,6 +74,16 @@ class Beat(BaseModel):
     running: int | None = None
     held: int | None = None
     concurrency: int | None = None
+    redis_up: bool | None = None
+    database_up: bool | None = None
+    loop_lag_seconds: float | None = None
+    """How late its event loop was at the worst, of late."""
+    pool_in_use: int | None = None
+    """Connections to the database that are in use, and"""
+    pool_idle: int | None = None
+    """those that wait for it."""
+    jobs: Annotated[list[RunningJob], Field(max_length=100)] = []
+    """Some of the jobs that it runs, those first that have run for longest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,13 +120,14 @@ async def status(redis: Redis, queue: str, engine: AsyncEngine) -> Status:
     """Ask both servers. Takes a few seconds at the most, and raises nothing for a server that is away."""
     database = asyncio.create_task(_database(engine))
     try:
-        server, jobs, workers = await _queue(redis, queue)
+        server, jobs, workers = await queue_status(redis, queue)
     except (RedisError, OSError) as error:
         return Status(Server(trouble=reason(error)), await database, None, [])
     return Status(server, await database, jobs, workers)
 
 
-async def _queue(redis: Redis, queue: str) -> tuple[Server, Jobs, list[WorkerSeen]]:
+async def queue_status(redis: Redis, queue: str) -> tuple[Server, Jobs, list[WorkerSeen]]:
+    """The half of it that Redis knows. Raises what the client raises."""
     seconds, microseconds = await redis.time()
     now_ms = seconds * 1000 + microseconds / 1000
     async with redis.pipeline(transaction=True) as pipeline:
@@ -163,7 +185,7 @@ def _forgotten(worker: WorkerSeen) -> bool:
 
 
 async def _forget(redis: Redis, queue: str, workers: list[WorkerSeen]) -> None:
-    """Remove those that have been missing for a day: they were killed, and could not say good-bye."""
+    """Remove those that have been missing for long: they were killed, and could not say good-bye."""
     if names := [worker.name for worker in workers if _forgotten(worker)]:
         with suppress(ResponseError):  # from a replica one can read only
             await cast("Awaitable[int]", redis.hdel(keys.workers(queue), *cast("list[str]", names)))
