@@ -16,13 +16,11 @@ from sqlalchemy.pool import QueuePool
 
 from producers import wire
 from producers.connection import connect
-from worker.database.engine import create_engine, create_sessions, create_tables
+from worker.database.engine import create_engine, create_sessions
 from worker.engine import compatibility, garbage
 from worker.engine.batch import Batches
-from worker.engine.classify import classify, describe
+from worker.engine.classify import describe
 from worker.engine.execution import Batched, Effects, Tick
-from worker.engine.outcome import Release
-from worker.engine.retry import backoff_seconds
 from worker.engine.schedule import run_tick
 from worker.engine.stock import cron_jobs, functions
 from worker.engine.transaction import Transaction
@@ -32,6 +30,7 @@ from worker.ops import logs
 from worker.ops.dead_letters import DeadLetters
 from worker.ops.lag import LoopLag
 from worker.ops.tracing.switch import start as start_tracing
+from worker.ready import wait_for_tables
 from worker.settings import Settings, SettingsError, zone
 
 if TYPE_CHECKING:
@@ -193,7 +192,7 @@ def _startup(settings: Settings) -> Hook:
             settings.database_url.get_secret_value(), pool_size=settings.concurrency, timeouts=settings.timeouts
         )
         ctx["engine"] = engine
-        await _wait_for(lambda: create_tables(engine))
+        await wait_for_tables(engine, create=settings.create_tables)
         tracing = ctx["tracing"] = start_tracing(names=REGISTRY, queue=settings.queue)
         sessions = create_sessions(engine) if tracing is None else tracing.sessions(engine)
         ctx["sessions"] = sessions
@@ -225,26 +224,6 @@ async def _shutdown(ctx: dict[str, Any]) -> None:
     if (tracing := ctx.get("tracing")) is not None:
         await tracing.end()
     log.info("worker_stopped")
-
-
-async def _wait_for(start: Callable[[], Awaitable[None]]) -> None:
-    """Start when the database is there: a deployment starts its parts in any order."""
-    tries = 0
-    while True:
-        tries += 1
-        try:
-            await start()
-        except OSError as error:
-            reason = describe(error)
-        except Exception as error:
-            attempt = classify(error)
-            if not isinstance(attempt, Release):
-                raise
-            reason = attempt.detail
-        else:
-            return
-        log.warning("database_awaited", reason=reason, tries=tries)
-        await asyncio.sleep(backoff_seconds(tries, base=0.5, cap=5))
 
 
 def _bounded_loads(max_bytes: int) -> Callable[[bytes], dict[str, Any]]:

@@ -101,6 +101,10 @@ class Settings(BaseSettings):
     http_port: Annotated[int, Field(ge=0, le=65_535)] = Field(
         0, description="the port of these; 0: they are off. Of several processes one answers"
     )
+    create_tables: bool = Field(
+        True,
+        description="create missing tables at the start; `false`: wait for `worker migrate` instead",
+    )
     log_format: Literal["json", "console"] = Field("json", description="`json` or `console`")
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="`debug`, `info`, `warning` or `error`"
@@ -146,8 +150,12 @@ def allowed(field: str) -> str:
 
     >>> allowed("concurrency"), allowed("log_format")
     ('a whole number from 1 to 1000', 'json or console')
+    >>> allowed("create_tables")
+    'true or false'
     """
     info = Settings.model_fields[field]
+    if info.annotation is bool:
+        return "true or false"
     if get_origin(info.annotation) is Literal:
         return " or ".join(get_args(info.annotation))
     bounds = {name: bound for item in info.metadata for name in ("ge", "gt", "le") if (bound := _bound(item, name))}

@@ -80,6 +80,7 @@ def test_help_of_every_command_is_useful_and_ends_with_0() -> None:
         ("demo", "--help"): ["--jobs", "--ephemeral", "2000"],
         ("check", "--help"): ["PostgreSQL", "Redis", "0 when"],
         ("status", "--help"): ["--json", "parked"],
+        ("migrate", "--help"): ["--check", "--sql", "--from", "--json", "WORKER_CREATE_TABLES"],
         ("dead", "--help"): ["list", "show", "replay", "purge"],
         ("contract", "-h"): ["AsyncAPI"],
     }

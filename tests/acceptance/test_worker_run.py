@@ -107,6 +107,24 @@ def test_it_ends_at_sigterm_while_it_waits(place: Place) -> None:
         assert "Traceback" not in worker.output()
 
 
+def test_it_waits_for_the_migration_when_it_may_not_create_tables(place: Place) -> None:
+    variables = {**place.variables, "WORKER_CREATE_TABLES": "false"}
+
+    # Given that it waits, it can be stopped
+    with Running(RUN, variables) as worker:
+        worker.wait_for("migration_awaited", "run `worker migrate`")
+        assert worker.stop(seconds=10) == 0
+
+    # When the database is migrated while it waits, it goes on
+    with Running(RUN, variables) as worker, SyncProducer(place.redis) as producer:
+        job = producer.enqueue(user("patient"))
+        worker.wait_for("migration_awaited")
+        done = run(*WORKER, "migrate", variables={"DATABASE_URL": place.database})
+        assert (done.returncode, done.stderr) == (0, "")
+        assert job.result(timeout=20).username == "patient"
+        assert worker.stop() == 0
+
+
 def test_it_goes_on_through_an_outage_of_redis(reachable: Path, place: Place) -> None:
     # Given the address of a Redis that does not run
     with ValkeyServer(reachable / "valkey") as valkey:

@@ -5,11 +5,13 @@ import re
 import shutil
 import subprocess
 import tomllib
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from hatchling.builders.wheel import WheelBuilder
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
@@ -91,6 +93,21 @@ def test_every_extra_that_an_extra_names_exists() -> None:
     assert named <= extras.keys()
 
 
+# The wheel
+
+
+def test_the_wheel_holds_every_file_of_the_packages(tmp_path: Path) -> None:
+    # Also what is no module that anything imports: scripts, migrations, the mark that there are types.
+    (wheel,) = WheelBuilder(str(ROOT)).build(directory=str(tmp_path), versions=["standard"])
+    with zipfile.ZipFile(wheel) as opened:
+        held = {name for name in opened.namelist() if ".dist-info/" not in name}
+    files = (path for package in ("producers", "worker") for path in (ROOT / package).rglob("*") if path.is_file())
+    there = {path.relative_to(ROOT).as_posix() for path in files if "__pycache__" not in path.parts}
+
+    assert "worker/database/migrations/versions/0001_tables.py" in held
+    assert held == there
+
+
 # Makefile
 
 
@@ -146,18 +163,18 @@ def test_ports_are_published_on_loopback_only() -> None:
 
 
 def test_compose_holds_no_secret_and_does_not_start_without_one() -> None:
-    # Of a profile that is not asked for, Compose would demand it too: its service does so itself, see test_deploy_compose.
     required, asked_for_later = r"\$\{[A-Z_]+:\?[^}]+\}", r"\$\{[A-Z_]+:-\}"
     found = 0
     for service in SERVICES.values():
+        # Compose would ask for what a profile needs that nobody wants: see test_deploy_compose.
+        expected = asked_for_later if "profiles" in service else required
         for name, value in service.get("environment", {}).items():
-            if not re.search("PASSWORD|AUTH|SECRET|TOKEN|KEY", name):
-                continue
-            assert re.fullmatch(asked_for_later if "profiles" in service else required, value), name
-            found += 1
-        elif "://" in value:
-            assert re.match(rf"[a-z]+://[a-z]*:{required}@", value), name
-            found += 1
+            if re.search("PASSWORD|AUTH|SECRET|TOKEN|KEY", name):
+                assert re.fullmatch(expected, value), name
+                found += 1
+            elif "://" in value:
+                assert re.match(rf"[a-z]+://[a-z]*:{expected}@", value), name
+                found += 1
 
     assert found == 5
 

@@ -27,9 +27,14 @@ def settings_table() -> str:
     """The table of settings in Markdown."""
     lines = ["| variable | default | takes | meaning |", "| --- | --- | --- | --- |"]
     for name, field in Settings.model_fields.items():
-        default = "none, needed" if field.default is PydanticUndefined else f"`{field.default}`"
+        value = str(field.default).lower() if field.annotation is bool else field.default
+        default = "none, needed" if field.default is PydanticUndefined else f"`{value}`"
         takes = (
-            allowed(name) if allowed(name).startswith("a ") else "a word" if get_origin(field.annotation) else "text"
+            allowed(name)
+            if allowed(name).startswith(("a ", "true"))
+            else "a word"
+            if get_origin(field.annotation)
+            else "text"
         )
         lines.append(f"| `{variable(name)}` | {default} | {takes} | {field.description} |")
     return "\n".join(lines) + "\n"

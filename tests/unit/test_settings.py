@@ -28,6 +28,7 @@ DEFAULTS = {
     "WORKER_TIMEZONE": "UTC",
     "WORKER_HTTP_HOST": "127.0.0.1",
     "WORKER_HTTP_PORT": 0,
+    "WORKER_CREATE_TABLES": True,
     "WORKER_LOG_FORMAT": "json",
     "WORKER_LOG_LEVEL": "info",
 }

@@ -12,9 +12,10 @@ from worker.database.broken import connect, tell_broken
 from worker.database.models import Base
 from worker.database.owned import OwnedSession
 from worker.database.ping import ping_only_idle
+from worker.database.version import read_version
 
-# Any number will do, as long as every version of the worker uses the same one.
-_CREATE_TABLES_LOCK = 0x75736572706F7374
+SCHEMA_LOCK = 0x75736572706F7374
+"""Held by whoever makes or changes tables. Any number will do, as long as all versions of the worker use the same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,13 +110,17 @@ async def session_scope(sessions: async_sessionmaker[AsyncSession]) -> AsyncIter
 
 
 async def create_tables(engine: AsyncEngine) -> None:
-    """Create the tables that are missing. Safe when many workers start at once on an empty database."""
+    """Create the tables that are missing. Safe when many workers start at once on an empty database.
+
+    A database that has a version is left to `worker migrate`: what is missing there belongs to a step of its own.
+    """
     async with engine.begin() as connection:
         # Without the lock two CREATE TABLE IF NOT EXISTS may both see nothing and one of them fails.
         await connection.execute(text("SET LOCAL lock_timeout = '60s'"))
         await connection.execute(text("SET LOCAL statement_timeout = '60s'"))
-        await connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _CREATE_TABLES_LOCK})
-        await connection.run_sync(Base.metadata.create_all)
+        await connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": SCHEMA_LOCK})
+        if await read_version(connection) is None:
+            await connection.run_sync(Base.metadata.create_all)
 
 
 def _ms(seconds: float) -> str:

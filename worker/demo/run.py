@@ -75,7 +75,11 @@ class _Worker:
 def _worker_process(settings: Settings, urls: dict[str, str]) -> Iterator[_Worker]:
     with tempfile.TemporaryDirectory(prefix="worker-demo-") as folder:
         log = Path(folder) / "worker.log"
-        environment = os.environ | urls | {"WORKER_QUEUE": QUEUE, "WORKER_CONCURRENCY": str(settings.concurrency)}
+        environment = (
+            os.environ
+            | urls
+            | {"WORKER_QUEUE": QUEUE, "WORKER_CONCURRENCY": str(settings.concurrency), "WORKER_CREATE_TABLES": "true"}
+        )
         with log.open("wb") as output:
             process = subprocess.Popen(
                 [sys.executable, "-m", "worker", "run"], env=environment, stdout=output, stderr=output

@@ -59,6 +59,11 @@ def waited(error: BaseException) -> bool:
     return _sqlstate(error) in {"55P03", "57014"}
 
 
+def forbidden(error: BaseException) -> bool:
+    """Whether the exception says that the role lacks a privilege."""
+    return _sqlstate(error) == "42501"
+
+
 def describe(error: BaseException) -> str:
     """Tell an exception by the types of its chain and the place where it was raised, without its texts.
 

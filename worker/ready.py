@@ -1,0 +1,70 @@
+"""When a worker may begin: when the database is there, and has the tables that this worker needs."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import structlog
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from worker.database.engine import create_tables
+from worker.database.version import HEAD, NotMigrated, Standing, standing, version_of
+from worker.engine.classify import classify, describe, forbidden
+from worker.engine.outcome import Release
+from worker.engine.retry import backoff_seconds
+
+log = structlog.get_logger("worker")
+
+
+async def wait_for_tables(engine: AsyncEngine, *, create: bool) -> None:
+    """Return when the database can be used; until then, say why it cannot.
+
+    Args:
+        engine: of the worker.
+        create: make missing tables, unless the database is one that `worker migrate` looks after.
+    """
+    version = await _wait_for(lambda: _usable(engine, create=create))
+    if standing(version) is Standing.NEWER:
+        log.warning("database_newer", version=version, known=HEAD)
+
+
+async def _usable(engine: AsyncEngine, *, create: bool) -> str | None:
+    """The version of a database that this worker can use; None when it has none, and needs none."""
+    version = await version_of(engine)
+    if version is None and create:
+        await create_tables(engine)
+        version = await version_of(engine)
+        if version is None:
+            return None
+    if not standing(version).usable:
+        raise NotMigrated(version)
+    return version
+
+
+async def _wait_for(start: Callable[[], Awaitable[str | None]]) -> str | None:
+    """Start when the database is there: a deployment starts its parts in any order."""
+    tries = 0
+    said = None
+    while True:
+        tries += 1
+        try:
+            return await start()
+        except NotMigrated as error:
+            # Said once: it may take as long as people take.
+            if said != (said := str(error)):
+                log.warning("migration_awaited", reason=said)
+        except Exception as error:  # noqa: BLE001  # raised on, if no waiting mends it
+            said = None
+            log.warning("database_awaited", reason=_reason(error), tries=tries)
+        await asyncio.sleep(backoff_seconds(tries, base=0.5, cap=5))
+
+
+def _reason(error: Exception) -> str:
+    """Why the database cannot be used; raises on what no waiting mends."""
+    if isinstance(error, OSError):
+        return describe(error)
+    if forbidden(error):
+        return "the role may not read, or not make, what the worker needs (SQLSTATE 42501): see docs/operations.md"
+    attempt = classify(error)
+    if not isinstance(attempt, Release):
+        raise error
+    return attempt.detail
