@@ -116,7 +116,7 @@ def _told(statement: str) -> tuple[str, Mapping[str, str]]:
 
     >>> _told("WITH old AS (SELECT id FROM users WHERE email = 'ada' LIMIT 5) DELETE FROM users USING old")
     ... # doctest: +NORMALIZE_WHITESPACE
-    ('DELETE users', {'db.operation.name': 'DELETE', 'db.collection.name': 'users', 'db.query.summary': 'DELETE users',
+    ('DELETE users', {'db.operation.name': 'DELETE', 'db.collection.name': 'users',
     'db.query.text': 'WITH old AS (SELECT id FROM users WHERE email = ? LIMIT ?) DELETE FROM users USING old'})
     >>> _told("COMMIT")[0], _told("SELECT 1")[0], _told("INSERT INTO posts (title) VALUES ($1) RETURNING id")[0]
     ('COMMIT', 'SELECT', 'INSERT posts')
@@ -130,5 +130,6 @@ def _told(statement: str) -> tuple[str, Mapping[str, str]]:
         told = {"db.operation.name": operation.upper(), "db.collection.name": table.strip('"')}
     else:
         told = {"db.operation.name": (flat.split(maxsplit=1) or ["?"])[0].upper()}
+    # Few of them: each costs its span some microseconds.
     name = " ".join(told.values())
-    return name, {**told, "db.query.summary": name, "db.query.text": text[:LONGEST_TEXT]}
+    return name, {**told, "db.query.text": text[:LONGEST_TEXT]}
