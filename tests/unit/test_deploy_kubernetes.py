@@ -81,7 +81,7 @@ def test_pod_runs_the_image_of_this_version_confined(pod: dict[str, Any], contai
 def test_no_service_of_the_cluster_sets_a_variable(pod: dict[str, Any], container: dict[str, Any]) -> None:
     # Kubernetes sets WORKER_HTTP_PORT=tcp://… for a Service named worker-http, unless it is told not to.
     assert pod["enableServiceLinks"] is False
-    assert {each["name"] for each in container["env"]} <= {*DEFAULTS, "WORKER_CREATE_TABLES"}
+    assert {each["name"] for each in container["env"]} <= DEFAULTS.keys()
 
 
 @pods

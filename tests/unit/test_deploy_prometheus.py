@@ -48,6 +48,12 @@ def test_rule_asks_for_what_the_worker_tells(rule: dict[str, Any]) -> None:
         assert mistakes(rule["expr"]) == []
 
 
+def test_every_alert_has_its_section_in_the_runbook_and_every_section_its_alert() -> None:
+    sections = re.findall(r"^### Alert: (.+)$", (ROOT / "docs" / "operations.md").read_text(), re.MULTILINE)
+
+    assert {section.replace(" ", "-") for section in sections} == {kebab(rule["alert"]) for rule in RULES}
+
+
 @every_rule
 def test_rule_says_what_it_is_and_where_to_read_on(rule: dict[str, Any]) -> None:
     assert rule.keys() == {"alert", "expr", "for", "labels", "annotations"}

@@ -22,6 +22,8 @@ ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 DECISIONS = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs" / "decisions").glob("*.md"))
 
+OTHERS = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/operations.md", "deploy/README.md"]
+
 
 def settings_table() -> str:
     """The table of settings in Markdown."""
@@ -47,7 +49,7 @@ def test_table_of_settings_is_that_of_the_code() -> None:
     assert found[1] == settings_table(), "paste what `python tests/unit/test_readme.py` prints"
 
 
-@pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "deploy/README.md", *DECISIONS])
+@pytest.mark.parametrize("document", [*OTHERS, *DECISIONS])
 def test_links_within_the_tree_lead_somewhere(document: str) -> None:
     links = re.findall(r"\]\(([^)]+)\)", (ROOT / document).read_text())
     local = [link.partition("#")[0] for link in links if "://" not in link and not link.startswith("#")]
@@ -55,13 +57,15 @@ def test_links_within_the_tree_lead_somewhere(document: str) -> None:
     assert [link for link in local if not (ROOT / document).parent.joinpath(link).exists()] == []
 
 
-def test_links_to_a_section_name_one() -> None:
+@pytest.mark.parametrize("document", OTHERS)
+def test_links_to_a_section_name_one(document: str) -> None:
+    page = (ROOT / document).read_text()
     sections = {
         re.sub(r"[^\w -]", "", title).lower().replace(" ", "-")
-        for title in re.findall(r"^#+ (.+)$", README, re.MULTILINE)
+        for title in re.findall(r"^#+ (.+)$", page, re.MULTILINE)
     }
 
-    assert {link[1:] for link in re.findall(r"\]\((#[^)]+)\)", README)} <= sections
+    assert {link[1:] for link in re.findall(r"\]\((#[^)]+)\)", page)} <= sections
 
 
 def test_files_and_folders_that_are_named_exist() -> None:
