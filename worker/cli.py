@@ -15,7 +15,7 @@ from producers.contract import asyncapi_json
 from worker import app as worker_app
 from worker import check as health_check
 from worker import demo as worker_demo
-from worker.commands import dead, migrate, status
+from worker.commands import dead, job, migrate, status, top
 from worker.commands.common import errors, settings_from, stop
 from worker.engine import compatibility
 from worker.ops import logs
@@ -131,6 +131,8 @@ def contract() -> None:
 
 
 app.command(name="status")(status.status)
+app.command(name="top")(top.top)
+app.command(name="job")(job.job)
 app.command(name="migrate")(migrate.migrate)
 app.add_typer(dead.app, name="dead")
 

@@ -27,14 +27,15 @@ def status(as_json: AsJson = False) -> None:
     if for_people(as_json=as_json):
         _show(found, settings.queue)
     else:
-        print_json(_as_json(found, settings.queue))
+        print_json(as_json_of(found, settings.queue))
     for name, server in (("Redis", found.redis), ("the database", found.database)):
         if server.trouble is not None:
             errors.print(f"{name} cannot be used: {server.trouble}", style="red", soft_wrap=True, markup=False)
     raise typer.Exit(0 if found.reachable else 1)
 
 
-def _as_json(found: Status, queue: str) -> dict[str, Any]:
+def as_json_of(found: Status, queue: str) -> dict[str, Any]:
+    """How the queue stands, for programs."""
     jobs = found.jobs
     return {
         "queue": queue,

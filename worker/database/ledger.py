@@ -37,6 +37,20 @@ FROM unnest($2::varchar[], $3::varchar[], $4::varchar[], $5::text[], $6::bytea[]
 ORDER BY job_id
 ON CONFLICT (job_id) DO NOTHING
 """
+_RECORDED = """
+SELECT job_id, job, outcome, code, detail, left(reply::text, $2), digest, recorded_at
+FROM job_ledger WHERE job_id = $1
+"""
+# The ids of one name differ in their digits alone, so their order is that of time by any collation.
+_LAST_TICKS = """
+SELECT name, last.job_id, last.recorded_at
+FROM unnest($1::varchar[]) AS name, LATERAL (
+    SELECT job_id, recorded_at FROM job_ledger
+    WHERE job_id BETWEEN 'cron:' || name || ':0' AND 'cron:' || name || ':9999999999999'
+        AND starts_with(job_id, 'cron:' || name || ':')
+    ORDER BY job_id DESC LIMIT 1
+) AS last
+"""
 _KNOWN = "SELECT job_id FROM job_ledger WHERE job_id = ANY($1::varchar[])"
 _SET_REPLY = "UPDATE job_ledger SET reply = $2 WHERE job_id = $1"
 # Locked in one order, so that two who forget the same jobs at once wait for, and not on, each other.
@@ -90,6 +104,17 @@ async def find(session: AsyncSession, job_id: str) -> Entry | None:
     if row is None:
         return None
     return Entry(row.job_id, row.job, row.outcome, row.code, row.detail, row.reply, row.digest)
+
+
+async def recorded(session: AsyncSession, job_id: str, reply_length: int) -> tuple[Entry, datetime] | None:
+    """The outcome of a job, and when it was written down; no more than so many characters of its reply."""
+    rows = await fetch(session, _RECORDED, job_id, reply_length)
+    return next(((Entry(*row[:-1]), row[-1]) for row in rows), None)
+
+
+async def last_ticks(session: AsyncSession, names: Sequence[str]) -> dict[str, tuple[str, datetime]]:
+    """The last tick of each of these scheduled jobs that had one: its id, and when it began."""
+    return {name: (job_id, began) for name, job_id, began in await fetch(session, _LAST_TICKS, list(names))}
 
 
 async def forget_dead(session: AsyncSession, job_ids: Sequence[str]) -> list[Entry]:

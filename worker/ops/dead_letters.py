@@ -105,6 +105,12 @@ class DeadLetters:
             seen = {job_id for job_id, died_ms in found if died_ms == at}
             yield await self._read(fresh)
 
+    async def newest(self, offset: int, count: int) -> list[Letter]:
+        """At most so many letters from a place on, the newest first: what somebody looks at."""
+        dead = keys.dead(self._queue)
+        found = await self._redis.zrange(dead, offset, offset + count - 1, desc=True, withscores=True)
+        return await self._read(found) if found else []
+
     async def find(self, job_id: bytes) -> Letter | None:
         """The letter of a job, if it is dead."""
         died_ms = await self._redis.zscore(keys.dead(self._queue), job_id)

@@ -36,6 +36,17 @@ def shape(payload: bytes) -> dict[str, Any]:
     }
 
 
+def reply_shape(job: str, reply: object) -> dict[str, str]:
+    """What a reply says, its values left out.
+
+    >>> reply_shape("delete_user", {"deleted": True, "hunter2": "x"})
+    {'deleted': 'true or false', '(a name that the contract does not have)': 'text, 1 characters'}
+    """
+    message = MESSAGES.get(job)
+    values = reply if isinstance(reply, dict) else {}
+    return dict(_fields(values, None if message is None else message.reply_type()))
+
+
 def _fields(values: Mapping[str, Any], model: type[BaseModel] | None, path: str = "") -> Iterator[tuple[str, str]]:
     known = {} if model is None else model.model_fields
     for name, value in values.items():

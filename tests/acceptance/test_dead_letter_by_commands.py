@@ -1,0 +1,73 @@
+"""A dead letter is found, understood, replayed and seen done, by the command line alone."""
+
+import json
+from typing import Any
+
+from tests.acceptance.commands import HASH, PRODUCERS, WORKER, Running, eventually, run
+from tests.acceptance.conftest import Place
+
+EMAIL = "late@example.com"
+BREAK = (
+    "CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'broken'; END $$",
+    "CREATE TRIGGER fail BEFORE INSERT ON users FOR EACH ROW EXECUTE FUNCTION fail()",
+)
+
+
+def test_a_dead_letter_is_found_understood_replayed_and_seen_done(place: Place) -> None:
+    def lines(*words: str) -> list[Any]:
+        done = run(*WORKER, *words, variables=place.variables)
+        assert done.returncode == 0, done.stderr
+        return [json.loads(line) for line in done.stdout.splitlines()]
+
+    def ask(*words: str) -> Any:
+        (answer,) = lines(*words)
+        return answer
+
+    variables = {**place.variables, "WORKER_MAX_TRIES": "2"}
+    with Running((*WORKER, "run"), variables) as worker:
+        worker.wait_for("worker_started")
+
+        # Given a job that fails in each of its tries
+        for statement in BREAK:
+            place.sql(statement)
+        fields = ("--email", EMAIL, "--username", "late", "--hashed-password", HASH)
+        enqueued = run(*PRODUCERS, "create-user", *fields, variables=place.variables)
+        assert enqueued.returncode == 0, enqueued.stderr
+
+        # When somebody looks, then it is found
+        eventually(lambda: ask("status")["jobs"]["dead"] == 1)
+        letter = ask("dead", "list")
+        assert (letter["job"], letter["code"], letter["tries"]) == ("create_user", "failed", 2)
+        job_id = letter["id"]
+        assert job_id == json.loads(enqueued.stdout)["job_id"]
+
+        # And understood, without a value of it being shown
+        shown = run(*WORKER, "dead", "show", job_id, variables=place.variables)
+        assert "RaiseError" in shown.stdout
+        assert "email" in shown.stdout
+        assert EMAIL not in shown.stdout
+        story = ask("job", job_id)
+        assert (story["state"], story["job"], story["tries"]) == ("dead", "create_user", 2)
+        assert "It is kept as a dead letter." in story["says"]
+
+        # When the cause is mended and the letter is replayed
+        place.sql("DROP FUNCTION fail CASCADE")
+        assert ask("dead", "replay", job_id)["replayed"] == 1
+
+        # Then it is seen done, by the same id, and its effect is there once
+        eventually(lambda: ask("job", job_id)["state"] == "done")
+        story = ask("job", job_id)
+        assert story["says"] == "It had its effect, once."
+        assert story["reply"]["email"] == f"text, {len(EMAIL)} characters"
+        assert ask("status")["jobs"]["dead"] == 0
+        assert lines("dead", "list") == []
+        assert place.sql("SELECT email FROM users") == [(EMAIL,)]
+
+
+def test_who_asks_for_a_job_that_nobody_knows_is_told_so(place: Place) -> None:
+    with Running((*WORKER, "run"), place.variables) as worker:
+        worker.wait_for("worker_started")
+        done = run(*WORKER, "job", "nobody", variables=place.variables)
+
+    assert done.returncode == 1
+    assert json.loads(done.stdout)["state"] == "unknown"
