@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
+from contextvars import Context
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, cast
 
@@ -19,8 +20,9 @@ from producers.connection import connect
 from worker.database.engine import create_engine, create_sessions
 from worker.engine import compatibility, garbage
 from worker.engine.batch import Batches
-from worker.engine.classify import describe
+from worker.engine.causes import causes
 from worker.engine.execution import Batched, Effects, Tick
+from worker.engine.journal import Journal
 from worker.engine.schedule import run_tick
 from worker.engine.stock import cron_jobs, functions
 from worker.engine.transaction import Transaction
@@ -107,6 +109,7 @@ def engine_worker(settings: Settings, *, burst: bool = False) -> EngineWorker:
             grace_seconds=settings.shutdown_grace_seconds,
             result_ttl_seconds=settings.result_ttl_seconds,
             max_payload_bytes=settings.max_payload_bytes,
+            log_success_sample=settings.log_success_sample,
         ),
         gathered=logs.gathered,
         measured=lambda ctx: {"loop_lag_seconds": round(lag.seconds, 3), **_pool(ctx.get("engine"))},
@@ -208,6 +211,7 @@ def _startup(settings: Settings) -> Hook:
         batches = Batches(effects, sessions, REGISTRY, timeout_seconds=settings.job_timeout_seconds)
         ctx["transaction"] = effects
         ctx["batches"] = batches if tracing is None else tracing.batched(batches)
+        ctx["journal"] = Journal(success_sample=settings.log_success_sample)
         log.info(
             "worker_started",
             queue=settings.queue,
@@ -238,7 +242,11 @@ def _bounded_loads(max_bytes: int) -> Callable[[bytes], dict[str, Any]]:
 def _log_unhandled(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
     # asyncio's own text holds the repr of the exception, and with it values.
     error = context.get("exception")
-    log.error("unhandled_error", error=describe(error) if error is not None else None)
+    # It is told when a task is thrown away, in the midst of whatever else is tried then: so in its own context, which
+    # Python tells from 3.12 on, or in none.
+    own: Context = getattr(context.get("task"), "get_context", Context)()
+    told = causes(error) if isinstance(error, BaseException) else None
+    own.copy().run(lambda: log.error("unhandled_error", error=told))
 
 
 def __getattr__(name: str) -> Any:

@@ -106,6 +106,9 @@ class Settings(BaseSettings):
         description="create missing tables at the start; `false`: wait for `worker migrate` instead",
     )
     log_format: Literal["json", "console"] = Field("json", description="`json` or `console`")
+    log_success_sample: Annotated[float, Field(ge=0, le=1)] = Field(
+        1, description="the part of the `job_done` lines that is written, such as `0.01`; all other lines always are"
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="`debug`, `info`, `warning` or `error`"
     )

@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import structlog
 
@@ -74,7 +75,7 @@ class Supervisor:
         try:
             with _signals() as wait:
                 for slot in self._slots:
-                    self._start(slot, "process_started")
+                    self._start(slot)
                 while self._going_on():
                     for signum in wait(self._idle_seconds()):
                         self._pass_on(signum)
@@ -104,7 +105,7 @@ class Supervisor:
         if signum == signal.SIGCHLD:
             return
         again = self._stopping
-        log.info("stopping", signal=signal.Signals(signum).name, again=again)
+        log.info("processes_stopping", signal=signal.Signals(signum).name, again=again)
         if not self._killed:
             self._kill_at = time.monotonic() + (MARGIN_SECONDS if again else self._stop_seconds)
         for slot in self._slots:
@@ -119,9 +120,13 @@ class Supervisor:
                 continue
             pid, slot.process = slot.process.pid, None
             lived_seconds = time.monotonic() - slot.started
-            ended = {"signal": signal.Signals(-code).name} if code < 0 else {"code": code}
-            say = log.warning if code else log.info
-            say("process_ended", process=slot.number, pid=pid, lived_seconds=round(lived_seconds, 1), **ended)
+            ended: dict[str, Any] = {"process": slot.number, "pid": pid, "lived_seconds": round(lived_seconds, 1)}
+            if code < 0:
+                log.warning("process_ended", signal=signal.Signals(-code).name, **ended)
+            elif code:
+                log.warning("process_ended", code=code, **ended)
+            else:
+                log.info("process_ended", code=0, **ended)
             if self._stopping:
                 # Ended by the signal itself: the worker had not begun to listen for it, nor to work.
                 self._well = self._well and code in (0, -signal.SIGTERM)
@@ -132,7 +137,7 @@ class Supervisor:
         now = time.monotonic()
         for slot in self._slots:
             if slot.restart_at is not None and slot.restart_at <= now:
-                self._start(slot, "process_restarted")
+                self._start(slot)
         if self._kill_at is not None and self._kill_at <= now:
             if self._killed:
                 # Not even that ended them: the kernel holds them, and we cannot wait for it.
@@ -150,7 +155,7 @@ class Supervisor:
         slot.deaths = deaths_in_a_row(slot.deaths, lived_seconds)
         slot.restart_at = time.monotonic() + restart_seconds(slot.deaths)
 
-    def _start(self, slot: Slot, event: str) -> None:
+    def _start(self, slot: Slot) -> None:
         slot.restart_at = None
         slot.started = time.monotonic()
         try:
@@ -165,8 +170,10 @@ class Supervisor:
             log.error("process_not_started", process=slot.number, reason=error.strerror)  # noqa: TRY400  # it says all
             self._start_later(slot, 0)
             return
-        told = {"deaths": slot.deaths} if slot.deaths else {}
-        log.info(event, process=slot.number, pid=slot.process.pid, **told)
+        if slot.deaths:
+            log.info("process_restarted", process=slot.number, pid=slot.process.pid, deaths=slot.deaths)
+        else:
+            log.info("process_started", process=slot.number, pid=slot.process.pid)
 
 
 def deaths_in_a_row(before: int, lived_seconds: float) -> int:

@@ -180,7 +180,7 @@ async def test_running_job_is_finished_before_it_ends(place: Place) -> None:
 
         # When the worker is told to stop, and a job comes after that
         worker.process.send_signal(signal.SIGTERM)
-        worker.wait_for("stopping")
+        worker.wait_for("worker_stopping")
         late = producer.enqueue(user("late"))
         await transaction.rollback()
         await holder.close()

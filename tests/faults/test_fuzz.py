@@ -299,7 +299,11 @@ def test_no_job_harms_a_worker_or_others_jobs(
     # and nothing that was said holds anything of them.
     without_marker(output)
     assert "Traceback" not in output
-    assert [line for line in output.splitlines() if strict(line)["event"] in {"engine_fault", "unhandled_error"}] == []
+    assert [
+        line
+        for line in output.splitlines()
+        if strict(line)["event"] in {"actor_fault", "batch_fault", "lane_fault", "unhandled_error"}
+    ] == []
 
 
 # On the command line.

@@ -221,7 +221,9 @@ async def test_a_tick_that_fails_says_so_and_is_not_run_again(sessions: Sessions
     assert calls == []
     failed, skipped = read()
     assert (failed["event"], failed["level"], failed["job"]) == ("tick_failed", "error", "fail")
-    assert failed["error"].startswith("LookupError at test_cleanup.py:")
+    (error,) = failed["error"]
+    assert error["type"] == "LookupError"
+    assert error["at"].startswith("tests/integration/test_cleanup.py:")
     assert "ada@example.com" not in json.dumps(failed)
     assert skipped["event"] == "tick_skipped"
 

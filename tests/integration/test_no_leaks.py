@@ -191,7 +191,7 @@ def check_lines(out: str) -> None:
     assert ("fails", "job_retried", "failed") in tries
     assert ("fails", "job_dead", "failed") in tries
     errors = [line["error"] for line in lines if line["event"] == "unhandled_error"]
-    assert [error.partition(" at ")[0] for error in errors] == ["LookupError from KeyError"]
+    assert [[link["type"] for link in error] for error in errors] == [["LookupError", "KeyError"]]
     said = {line["event"] for line in lines}
     assert {"worker_started", "worker_stopped", "job of an unknown name", "job expired expired"} <= said
 

@@ -20,6 +20,7 @@ from worker import app
 from worker.database import users
 from worker.database.broken import ConnectionLost
 from worker.engine import stock
+from worker.engine.journal import Journal
 from worker.engine.outcome import Release
 from worker.jobs import REGISTRY, JobType
 from worker.settings import Settings
@@ -197,7 +198,14 @@ async def test_a_job_is_given_back_even_if_redis_cannot_be_told_so() -> None:
             return Release("the database is away")
 
     (function,) = stock.functions([REGISTRY["create_user"]], 30)
-    ctx = {"transaction": Released(), "redis": Away(), "job_id": "job-1", "job_try": 1, "score": 0}
+    ctx = {
+        "transaction": Released(),
+        "journal": Journal(),
+        "redis": Away(),
+        "job_id": "job-1",
+        "job_try": 1,
+        "score": 0,
+    }
     # What arq takes for the job's end is any other exception.
     with pytest.raises(ArqRetry):
         await function.coroutine(ctx, **ADA)

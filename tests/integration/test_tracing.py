@@ -2,12 +2,14 @@
 
 import asyncio
 import json
+import logging
 import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import redis
+import structlog
 from arq.worker import Worker
 from opentelemetry import trace
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
@@ -174,11 +176,12 @@ async def test_a_rejection_is_an_answer_and_no_error(spans: Spans, settings: Set
 
 
 async def test_jobs_of_one_call_that_share_a_session_are_one_span_below_it(
-    spans: Spans, redis_url: str, database_url: str, logging_kept: None
+    spans: Spans, redis_url: str, database_url: str, logged: Logged
 ) -> None:
     async with Producer(redis_url) as producer:
         await producer.enqueue_many([user(f"hopper{number}") for number in range(20)])
-    await burst(settings_of(redis_url, database_url, batch_size=20, concurrency=16))
+    with logged() as lines:
+        await burst(settings_of(redis_url, database_url, batch_size=20, concurrency=16))
 
     send, process = spans.one("send jobs"), spans.one("process create_user")
     assert attributes(send)["messaging.batch.message_count"] == 20
@@ -186,6 +189,8 @@ async def test_jobs_of_one_call_that_share_a_session_are_one_span_below_it(
     assert spans.below(process) == ["INSERT users", "INSERT job_ledger", "COMMIT"]
     assert attributes(process)["messaging.batch.message_count"] == attributes(process)["job.outcomes.done"] == 20
     assert {span.context.trace_id for span in spans.all()} == {send.context.trace_id}
+    said = {line["span_id"] for line in lines() if line["event"] == "job_done"}
+    assert said == {f"{process.context.span_id:016x}"}
 
 
 async def test_jobs_of_many_calls_that_share_a_session_are_linked(
@@ -358,7 +363,7 @@ async def test_statements_outside_of_jobs_have_no_spans(spans: Spans, settings: 
     assert [span.name for span in spans.all()] == ["nothing else"]
 
 
-async def test_a_scheduled_job_is_a_trace_of_its_own(spans: Spans, engine: AsyncEngine) -> None:
+async def test_a_scheduled_job_is_a_trace_of_its_own(spans: Spans, engine: AsyncEngine, logged: Logged) -> None:
     tracing = Tracing(None, names=[], queue=keys.DEFAULT_QUEUE)
     sessions = tracing.sessions(engine)
 
@@ -366,13 +371,17 @@ async def test_a_scheduled_job_is_a_trace_of_its_own(spans: Spans, engine: Async
         async with sessions() as session:
             await session.execute(text("DELETE FROM job_ledger WHERE job_id = 'lovelace'"))
             await session.commit()
+        structlog.get_logger("handler").info("purged")
+        logging.getLogger("library").info("purged")
 
-    with tracer().start_as_current_span("not its parent"):
+    with logged() as lines, tracer().start_as_current_span("not its parent"):
         await tracing.ticks({"cron:purge": purge})["cron:purge"]("cron:purge:1")
+        structlog.get_logger("handler").info("after it")
 
     process = spans.one("process cron:purge")
     assert process.parent is None
     assert spans.below(process) == ["DELETE job_ledger", "COMMIT"]
+    assert [line.get("span_id") for line in lines()] == [f"{process.context.span_id:016x}"] * 2 + [None]
 
 
 @pytest.mark.filterwarnings("ignore:Call to deprecated close:DeprecationWarning")  # by arq, as it closes its pool

@@ -1,11 +1,21 @@
-"""What the unit tests share: an in-memory Redis that runs the real Lua scripts."""
+"""What the unit tests share: an in-memory Redis that runs the real Lua scripts, and logs that are read back."""
 
-from collections.abc import AsyncIterator
+import io
+import logging
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import redirect_stdout
+from typing import Literal
 
 import pytest
+import structlog
 from fakeredis import FakeAsyncRedis
 from hypothesis import HealthCheck, settings
 from redis.asyncio import Redis
+
+from tests.unit.written import Written
+from worker.ops import logs
+
+LOGGERS = (None, "arq", "arq.worker", "sqlalchemy", "asyncio", "redis", "uvicorn")
 
 # A busy machine is slow; that is no failure.
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -19,3 +29,35 @@ async def redis() -> AsyncIterator[Redis]:
     yield client
     await client.aclose()
     await client.connection_pool.disconnect()
+
+
+@pytest.fixture
+def kept() -> Iterator[None]:
+    """Puts logging back as it was: what is tested changes it for the whole process."""
+    loggers = [logging.getLogger(name) for name in LOGGERS]
+    before = [(logger.level, logger.handlers[:], logger.filters[:], logger.propagate) for logger in loggers]
+    yield
+    structlog.reset_defaults()
+    for logger, (level, handlers, filters, propagate) in zip(loggers, before, strict=True):
+        logger.setLevel(level)
+        logger.handlers[:], logger.filters[:], logger.propagate = handlers, filters, propagate
+
+
+@pytest.fixture
+def written(kept: None) -> Iterator[Callable[..., Written]]:
+    """Configures logs, and gives what reads them."""
+    redirections = []
+
+    def configure(
+        log_format: Literal["json", "console"] = "json", level: str = "info", encoding: str = "utf-8"
+    ) -> Written:
+        buffer = io.BytesIO()
+        redirection = redirect_stdout(io.TextIOWrapper(buffer, encoding=encoding, write_through=True))
+        redirection.__enter__()
+        redirections.append(redirection)
+        logs.configure(log_format, level)
+        return lambda: buffer.getvalue().decode(encoding)
+
+    yield configure
+    for redirection in reversed(redirections):
+        redirection.__exit__(None, None, None)

@@ -3,64 +3,23 @@
 import ast
 import asyncio
 import io
-import json
 import logging
 import re
-from collections.abc import Callable, Iterator
-from contextlib import redirect_stdout, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, Literal
 
 import arq.worker
 import pytest
 import structlog
 
+from tests.unit.written import Written, lines
 from worker import app
-from worker.engine.journal import Journal
-from worker.engine.outcome import Attempt, Dead, Done, Rejected, Release, Retry
-from worker.engine.transaction import Claim
 from worker.ops import logs
 
 HASH = "$2b$12$abcdefghijklmnopqrstuuKbQ8Y7rP5Zc0mD3vXw9sT1nL6eH2jGa"
 EMAIL = "ada@example.com"
 SECRETS = (HASH, EMAIL)
-LOGGERS = (None, "arq", "arq.worker", "sqlalchemy", "asyncio", "redis")
-
-Written = Callable[[], str]
-
-
-@pytest.fixture
-def kept() -> Iterator[None]:
-    """Puts logging back as it was: what is tested changes it for the whole process."""
-    loggers = [logging.getLogger(name) for name in LOGGERS]
-    before = [(logger.level, logger.handlers[:], logger.filters[:], logger.propagate) for logger in loggers]
-    yield
-    structlog.reset_defaults()
-    for logger, (level, handlers, filters, propagate) in zip(loggers, before, strict=True):
-        logger.setLevel(level)
-        logger.handlers[:], logger.filters[:], logger.propagate = handlers, filters, propagate
-
-
-@pytest.fixture
-def written(kept: None) -> Iterator[Callable[..., Written]]:
-    """Configures logs, and gives what reads them."""
-    redirections = []
-
-    def configure(log_format: Literal["json", "console"] = "json", level: str = "info") -> Written:
-        buffer = io.BytesIO()
-        redirection = redirect_stdout(io.TextIOWrapper(buffer, encoding="utf-8", write_through=True))
-        redirection.__enter__()
-        redirections.append(redirection)
-        logs.configure(log_format, level)
-        return lambda: buffer.getvalue().decode()
-
-    yield configure
-    for redirection in reversed(redirections):
-        redirection.__exit__(None, None, None)
-
-
-def lines(written: Written) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in written().splitlines()]
 
 
 def fail() -> None:
@@ -97,10 +56,10 @@ def test_the_console_form_is_for_people(written: Callable[..., Written]) -> None
         structlog.get_logger("ours").exception("it_failed")
 
     first, second, third, fourth = read().splitlines()
-    assert re.search(r"\[info +\] job_done +job_id=1", first)
-    assert re.search(r"\[warning +\] disk full", second)
+    assert re.fullmatch(r"\d\d:\d\d:\d\d\.\d{3}Z info    job_done             1", first)
+    assert re.fullmatch(r"\S+Z warning disk full            logger=theirs", second)
     for line in (third, fourth):
-        assert "LookupError at test_logs.py" in line
+        assert "error=LookupError at tests/unit/test_logs.py:" in line
         assert not any(secret in line for secret in SECRETS)
     assert "\x1b" not in read()  # no colours, for it is no terminal
 
@@ -181,7 +140,8 @@ def test_an_exception_is_told_without_its_text_whoever_logs_it(written: Callable
 
     assert len(lines(read)) == 8
     for line in lines(read):
-        assert "LookupError" in line["error"]
+        assert line["error"][-1]["type"] == "LookupError"
+        assert line["error"][-1]["at"].startswith("tests/unit/test_logs.py:")
         assert not {"exc_info", "exception"} & line.keys()
     assert not any(secret in read() for secret in SECRETS)
 
@@ -209,7 +169,7 @@ def test_what_asyncio_finds_unhandled_is_told_without_its_text(written: Callable
 
     found = lines(read)
     assert [line["event"] for line in found] == ["unhandled_error"] * 3
-    assert [str(line["error"]).partition(" ")[0] for line in found] == ["LookupError", "LookupError", "None"]
+    assert [line["error"] and line["error"][0]["type"] for line in found] == ["LookupError", "LookupError", None]
     assert not any(secret in read() for secret in SECRETS)
 
 
@@ -292,46 +252,3 @@ def test_the_handlers_that_arqs_command_brings_are_taken_away(written: Callable[
     logging.getLogger("arq.worker").info("%6.2fs → %s(%s)%s", 1.0, "job", EMAIL, "")
     assert theirs.getvalue() == ""
     assert len(lines(read)) == 1
-
-
-# The line of a try
-
-
-@pytest.mark.parametrize(
-    ("attempt", "expected"),
-    [
-        (Done(f'{{"email":"{EMAIL}"}}'), {"event": "job_done", "level": "info", "outcome": "done"}),
-        (
-            Rejected("conflict", "email is already taken"),
-            {"event": "job_rejected", "level": "info", "code": "conflict", "detail": "email is already taken"},
-        ),
-        (Dead("failed", "LookupError"), {"event": "job_dead", "level": "error", "code": "failed"}),
-        (Retry("timeout", "TimeoutError"), {"event": "job_retried", "level": "warning", "code": "timeout"}),
-        (Release("away"), {"event": "job_released", "level": "warning", "outcome": "release", "detail": "away"}),
-    ],
-    ids=lambda value: type(value).__name__,
-)
-def test_a_try_leaves_one_line_without_its_fields(
-    written: Callable[..., Written], attempt: Attempt, expected: dict[str, str]
-) -> None:
-    read = written()
-    claim = Claim("import-7@user:42", "create_user", {"email": EMAIL, "hashed_password": HASH}, 2)
-
-    Journal().attempt(claim, attempt, wait_ms=1.26, run_ms=2.0)
-
-    (line,) = lines(read)
-    assert line | expected == line
-    assert (line["job_id"], line["job"], line["try"]) == ("import-7@user:42", "create_user", 2)
-    assert (line["wait_ms"], line["run_ms"]) == (1.3, 2.0)
-    assert "redelivered" not in line
-    assert not any(secret in read() for secret in SECRETS)
-
-
-def test_a_redelivery_says_so_and_what_is_no_id_is_not_told(written: Callable[..., Written]) -> None:
-    read = written()
-    claim = Claim(f"not an id: {EMAIL}", "create_user", {}, 1, redelivered=True)
-    Journal().attempt(claim, Dead("undecodable", "a job id must match"), wait_ms=0, run_ms=0)
-    (line,) = lines(read)
-    assert line["redelivered"] is True
-    assert line["job_id"] is None
-    assert EMAIL not in read()

@@ -30,6 +30,7 @@ DEFAULTS = {
     "WORKER_HTTP_PORT": 0,
     "WORKER_CREATE_TABLES": True,
     "WORKER_LOG_FORMAT": "json",
+    "WORKER_LOG_SUCCESS_SAMPLE": 1,
     "WORKER_LOG_LEVEL": "info",
 }
 

@@ -191,7 +191,7 @@ def test_the_second_signal_is_passed_on_too(folder: Path) -> None:
         running.process.send_signal(signal.SIGTERM)
 
         assert running.process.wait(SECONDS) == 0
-        assert [event["again"] for event in running.events("stopping")] == [False, True]
+        assert [event["again"] for event in running.events("processes_stopping")] == [False, True]
 
 
 def test_what_is_to_run_once_ends_when_all_have_ended_well(folder: Path) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import structlog
 
-from worker.engine.classify import describe
+from worker.engine.causes import causes
 
 log = structlog.get_logger("worker")
 
@@ -19,7 +19,7 @@ async def kept(actor: Callable[[], Awaitable[None]]) -> None:
         try:
             await actor()
         except Exception as error:  # noqa: BLE001  # whatever it is, running jobs must still be renewed and settled
-            log.error("engine_fault", error=describe(error))  # noqa: TRY400  # its text may hold values
+            log.error("actor_fault", error=causes(error))  # noqa: TRY400  # its text may hold values
             await asyncio.sleep(FAULT_SECONDS)
         else:
             return

@@ -21,6 +21,7 @@ from worker.database import ledger
 from worker.database.ledger import Entry
 from worker.database.owned import kept_open
 from worker.engine.classify import classify
+from worker.engine.context import trying, trying_batch
 from worker.engine.execution import Effects
 from worker.engine.outcome import Attempt, Done, Rejected, Release
 from worker.engine.transaction import Claim, end_session
@@ -138,6 +139,7 @@ class Batches:
                 await self._together(handler, part, tell)
 
     async def _alone(self, claim: Claim, tell: Tell) -> None:
+        trying(claim.job_id, claim.job, claim.tries)
         attempt = await self._transaction.run(claim)
         claim.committing = False  # it has been; the next one is not yet
         tell([(claim, attempt)])
@@ -147,6 +149,7 @@ class Batches:
     async def _attempt(
         self, handler: BatchHandler[Any, Any], members: Sequence[Member]
     ) -> list[Done | Rejected | None]:
+        trying_batch(members[0].claim.job, len(members))
         session = self._sessions()
         try:
             async with asyncio.timeout(self._timeout_seconds):

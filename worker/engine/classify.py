@@ -1,15 +1,14 @@
-"""What an exception means for the job that met it: one table, and how the exception is told in logs.
+"""What an exception means for the job that met it: one table, and how the exception is told in few words.
 
 Nothing here repeats an exception's own text: the texts of databases and of handlers hold values.
 """
 
-import traceback
 from collections.abc import Iterator
-from pathlib import Path
 
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
+from worker.engine.causes import causes, place
 from worker.engine.outcome import Rejected, Release, Retry
 from worker.jobs.registry import Rejection
 
@@ -50,8 +49,8 @@ def classify(error: Exception) -> Rejected | Retry | Release:
     if isinstance(error, DBAPIError) and error.connection_invalidated:
         return Release("the connection to the database was lost")
     if isinstance(error, TimeoutError):
-        return Retry("timeout", describe(error))
-    return Retry("failed", describe(error))
+        return Retry("timeout", describe(error), causes(error))
+    return Retry("failed", describe(error), causes(error))
 
 
 def waited(error: BaseException) -> bool:
@@ -67,6 +66,8 @@ def forbidden(error: BaseException) -> bool:
 def describe(error: BaseException) -> str:
     """Tell an exception by the types of its chain and the place where it was raised, without its texts.
 
+    That is what ledgers, results and dead letters hold. Logs hold more of it: see `worker.engine.causes`.
+
     >>> try:
     ...     {}["secret"]
     ... except KeyError as error:
@@ -77,11 +78,8 @@ def describe(error: BaseException) -> str:
     for link in _chain(error):
         sqlstate = getattr(link, "sqlstate", None)
         names.append(type(link).__name__ + (f"[{sqlstate}]" if isinstance(sqlstate, str) else ""))
-    frames = traceback.extract_tb(error.__traceback__)
-    # The innermost place in code of ours; a library's inside says little without its text.
-    ours = [frame for frame in frames if "site-packages" not in frame.filename] or list(frames)
-    where = f" at {Path(ours[-1].filename).name}:{ours[-1].lineno} in {ours[-1].name}" if ours else ""
-    return " from ".join(names) + where
+    at = place(error.__traceback__).rpartition("/")[2]
+    return " from ".join(names) + (f" at {at}" if at else "")
 
 
 def _listed(sqlstate: str, table: "frozenset[str] | dict[str, str]") -> str | None:

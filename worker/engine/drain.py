@@ -41,4 +41,4 @@ async def drain(
         interrupt(lanes.running)  # again: who is committing is left in peace, and may have more to do
         await asyncio.wait(running, timeout=0.1)
     unsettled = await settler.flushed(FAREWELL_SECONDS)
-    log.info("drained", unsettled=unsettled, unfinished=len(lanes.running))
+    log.info("worker_drained", unsettled=unsettled, unfinished=len(lanes.running))

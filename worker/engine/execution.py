@@ -11,7 +11,9 @@ from typing import Protocol, assert_never
 import structlog
 
 from producers import ids, keys, wire
+from worker.engine.causes import causes
 from worker.engine.classify import classify, describe
+from worker.engine.context import told_name, trying
 from worker.engine.job import Job
 from worker.engine.journal import Journal
 from worker.engine.outcome import Attempt, Dead, Done, Outcome, Rejected, Release, Retry
@@ -63,6 +65,7 @@ class Execution:
         max_tries: after how many tries a job is dead that meets a fault of the engine's own.
         database_lost: told why, whenever a job could not be tried.
         gathered: what is logged within it may be written at once.
+        success_sample: the part of the jobs done whose line is logged.
     """
 
     def __init__(
@@ -77,6 +80,7 @@ class Execution:
         max_tries: int,
         database_lost: Callable[[str], None],
         gathered: Callable[[], AbstractContextManager[None]] = nullcontext,
+        success_sample: float = 1.0,
     ) -> None:
         self._effects = effects
         self._batched = batched
@@ -87,7 +91,7 @@ class Execution:
         self._max_tries = max_tries
         self._database_lost = database_lost
         self._gathered = gathered
-        self._journal = Journal()
+        self._journal = Journal(self._names, success_sample)
 
     def sharing(self, job: Job) -> str | None:
         """The name of what can share a session with this job; None when it needs one of its own."""
@@ -119,7 +123,7 @@ class Execution:
             # Either one of them is not wanted here any more, or none is.
             stops = not any(job.lost or job.cancelled for job in left.values())
         except Exception as error:  # noqa: BLE001  # a fault of the engine's own: the single form is the truth
-            log.error("batch_fault", error=describe(error))  # noqa: TRY400  # its text may hold values
+            log.error("batch_fault", error=causes(error))  # noqa: TRY400  # its text may hold values
         for job in left.values():
             job.started_ms = 0.0  # it has to begin again
         for job in list(left.values()):
@@ -131,6 +135,7 @@ class Execution:
 
     async def run(self, job: Job) -> Settlement | None:
         """Try a job to its settlement; None when there is nothing to settle, for it is another worker's."""
+        trying(job.claim.job_id, told_name(job.claim.job, self._names), job.claim.tries)
         job.started_ms = time.time() * 1000
         try:
             attempt = await self._attempt(job)
@@ -140,7 +145,7 @@ class Execution:
             attempt = await self._cancelled(job) if job.cancelled else Release("the worker stops", outage=False)
         except Exception as error:  # noqa: BLE001  # a fault of the engine's own must not keep the job for ever
             failed = Retry if job.claim.tries < self._max_tries else Dead
-            attempt = failed("failed", describe(error))
+            attempt = failed("failed", describe(error), causes(error))
         alone = self._batched is not None  # a batch of one, where there are batches
         return self._conclude(job, attempt, together=int(alone), heads=alone)
 
@@ -158,7 +163,7 @@ class Execution:
             return await self._end(claim, job.unreadable)
         if job.cancelled:
             return await self._end(claim, _CANCELLED)
-        if (tick := self._ticks.get(claim.job)) is not None:
+        if (tick := self._ticks.get(claim.job)) is not None and ids.is_job_id(claim.job_id):
             return await _run_tick(tick, claim.job_id)
         return await self._effects.run(claim)
 
@@ -227,7 +232,7 @@ async def _run_tick(tick: Tick, tick_id: str) -> Attempt:
         await tick(tick_id)
     except Exception as error:  # noqa: BLE001  # told apart by the table; the tick itself has logged it
         attempt = classify(error)
-        return attempt if isinstance(attempt, Release) else Dead("failed", describe(error))
+        return attempt if isinstance(attempt, Release) else Dead("failed", describe(error), causes(error))
     return Done("null")
 
 

@@ -1,9 +1,11 @@
 """What became of a job: its outcome, or why it has none yet."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Literal
 
 from producers.errors import DeadCode, RejectedCode
+from worker.engine.causes import Link
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +29,8 @@ class Dead:
 
     code: DeadCode
     detail: str
+    causes: Sequence[Link] = field(default=(), compare=False, repr=False)
+    """The exception that it died of, for the log; empty when there was none, or it is not known any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +39,8 @@ class Retry:
 
     code: DeadCode
     detail: str
+    causes: Sequence[Link] = field(default=(), compare=False, repr=False)
+    """The exception, for the log."""
 
 
 @dataclass(frozen=True, slots=True)

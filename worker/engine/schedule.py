@@ -13,7 +13,8 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from worker.database import ledger
 from worker.database.engine import session_scope
-from worker.engine.classify import describe
+from worker.engine.causes import causes
+from worker.engine.context import told_id, trying
 from worker.jobs.registry import ScheduledJob
 
 log = structlog.get_logger("worker.schedule")
@@ -26,19 +27,19 @@ async def run_tick(ctx: dict[Any, Any], job: ScheduledJob) -> None:
     next one carries on where it stopped.
     """
     sessions: async_sessionmaker[AsyncSession] = ctx["sessions"]
+    job_id = told_id(ctx["job_id"])
+    trying(ctx["job_id"], job.name, ctx.get("job_try", 1))
     started = time.monotonic()
     async with session_scope(sessions) as session:
         entry = ledger.Entry(ctx["job_id"], job.name, "done")
         first = await ledger.enter(session, entry)
     if not first:
-        log.info("tick_skipped", job=job.name, job_id=ctx["job_id"])
+        log.info("tick_skipped", job=job.name, job_id=job_id)
         return
     try:
         removed = await job.run(sessions, ctx["retention"])
     except Exception as error:
-        log.error(  # noqa: TRY400  # the exception's own text stays out of the log
-            "tick_failed", job=job.name, job_id=ctx["job_id"], error=describe(error)
-        )
+        log.error("tick_failed", job=job.name, job_id=job_id, error=causes(error))  # noqa: TRY400  # not its text
         raise
     run_ms = round((time.monotonic() - started) * 1000, 1)
-    log.info("tick_done", job=job.name, job_id=ctx["job_id"], removed=removed, run_ms=run_ms)
+    log.info("tick_done", job=job.name, job_id=job_id, removed=removed, run_ms=run_ms)

@@ -87,7 +87,7 @@ class Settler:
         for item, held in zip(items, await call(items), strict=True):
             if not held and not repeated:
                 # Another worker has claimed it meanwhile, and finds the outcome in the ledger.
-                log.warning("lease_lost", job_id=loggable(item.lease.job_id))
+                log.warning("settled_too_late", job_id=loggable(item.lease.job_id))
 
 
 def _of(kind: type[S], batch: Sequence[Settlement]) -> list[S]:

@@ -19,6 +19,7 @@ from redis.exceptions import RedisError
 
 from producers import keys
 from producers.errors import JobDead, JobRejected
+from worker.engine.context import trying
 from worker.engine.execution import Effects
 from worker.engine.journal import Journal
 from worker.engine.outcome import Attempt, Dead, Done, Rejected, Release, Retry
@@ -74,7 +75,9 @@ def cron_jobs(
 def _function(name: str, limit_seconds: float) -> WorkerCoroutine:
     async def run(ctx: dict[Any, Any], /, *_: Any, **fields: Any) -> Any:
         transaction: Effects = ctx["transaction"]
+        journal: Journal = ctx["journal"]
         claim = Claim(ctx["job_id"], name, fields, ctx["job_try"], due_ms=max(0.0, ctx["score"]))
+        trying(claim.job_id, name, claim.tries)
         started = time.monotonic()
         wait_ms = max(0.0, time.time() * 1000 - claim.due_ms)
         stopped = False
@@ -90,7 +93,7 @@ def _function(name: str, limit_seconds: float) -> WorkerCoroutine:
             stopped = not overran
             counted = overran and not claim.committing
             attempt = Retry("timeout", "it did not end in time") if counted else Release("the worker ended it")
-        Journal().attempt(claim, attempt, wait_ms=wait_ms, run_ms=(time.monotonic() - started) * 1000)
+        journal.attempt(claim, attempt, wait_ms=wait_ms, run_ms=(time.monotonic() - started) * 1000)
         try:
             return await _answer(ctx, claim, attempt)
         except ArqRetry:

@@ -17,6 +17,7 @@ A label is `<job>/<outcome>/<code>`, with `/redelivered` behind it when the job 
 from bisect import bisect_left
 from collections.abc import Container
 
+from worker.engine.context import told_name
 from worker.engine.outcome import Attempt, Dead, Done, Rejected, Release, Retry
 from worker.engine.transaction import Claim
 
@@ -26,8 +27,6 @@ BOUNDS_SECONDS = (
 """What times are told apart by; each bound is the longest time that lies under it."""
 BOUNDS_JOBS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1000)
 """What sizes of batches are told apart by, likewise."""
-UNKNOWN = "unknown"
-"""The job of what could not be read, or has a name that nobody here knows: it may be anything."""
 
 _BOUNDS_MS = tuple(bound * 1000 for bound in BOUNDS_SECONDS)
 
@@ -53,7 +52,7 @@ def tally(
         together: how many jobs were tried together, itself among them; 0 where each has a session of its own.
         heads: whether it is the first of them, which counts them as a batch.
     """
-    label = f"{claim.job if claim.job in names else UNKNOWN}/{_ended(attempt)}"
+    label = f"{told_name(claim.job, names)}/{_ended(attempt)}"
     if claim.redelivered:
         label += "/redelivered"
     counted = (

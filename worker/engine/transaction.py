@@ -50,6 +50,8 @@ class Claim:
     """Since when it was due, in milliseconds of Redis's clock."""
     headers: Mapping[str, str] | None = None
     """What its producer said beside the message, as it was read: it may be anything."""
+    traced: tuple[str, str] | None = None
+    """The ids of the trace and the span that tell of its try, when one does."""
     splits: int = 0
     """How often a batch was split that it stood at the head of."""
 
@@ -97,7 +99,7 @@ class Transaction:
         if isinstance(attempt, Retry) and attempt.code == "timeout" and not await self._database_answers():
             attempt = Release("the database does not answer")
         if isinstance(attempt, Retry) and claim.tries >= self._max_tries:
-            attempt = Dead(attempt.code, attempt.detail)
+            attempt = Dead(attempt.code, attempt.detail, attempt.causes)
         if isinstance(attempt, Rejected | Dead) and not claim.redelivered:
             return await self._settle(claim, attempt, digest)
         return attempt

@@ -22,8 +22,8 @@ from redis.exceptions import RedisError
 from producers import keys
 from producers.listener import Listener
 from worker.engine.actors import end, kept, unless
+from worker.engine.causes import causes
 from worker.engine.claimer import Claimer
-from worker.engine.classify import describe
 from worker.engine.drain import FAREWELL_SECONDS, drain
 from worker.engine.execution import Batched, Effects, Execution, Tick
 from worker.engine.heartbeat import HEARTBEAT_SECONDS, Heartbeat, running
@@ -54,6 +54,8 @@ class Options:
     """How many jobs may share a session."""
     poll_seconds: float = 0.5
     """How often an idle worker looks for the jobs of clients that do not wake it."""
+    log_success_sample: float = 1.0
+    """The part of the jobs done whose line is logged."""
 
 
 class EngineWorker(Worker):
@@ -152,6 +154,7 @@ class EngineWorker(Worker):
             max_tries=self._options.max_tries,
             database_lost=self._database_lost,
             gathered=self._gathered,
+            success_sample=self._options.log_success_sample,
         )
         listener = Listener(self.pool, [keys.wake(self.queue_name), keys.control(self.queue_name)], self._hear)
         actors = [
@@ -192,7 +195,7 @@ class EngineWorker(Worker):
                 async with asyncio.timeout(FAREWELL_SECONDS):
                     await self.on_shutdown(self.ctx)
             except TimeoutError:
-                log.warning("shutdown_hook_unfinished", seconds=FAREWELL_SECONDS)
+                log.warning("shutdown_hook_unfinished", after_seconds=FAREWELL_SECONDS)
         await self.pool.aclose()
         await self.pool.connection_pool.disconnect()
         self._pool = None
@@ -223,9 +226,10 @@ class EngineWorker(Worker):
     def handle_sig(self, signum: signal.Signals) -> None:
         """Stop claiming and let running jobs end; at the second signal, give them back at once."""
         if self._claimer.stopping.is_set():
+            log.info("worker_stopping_now", signal=signal.Signals(signum).name, running=len(self._lanes.running))
             self._stop_now.set()
         else:
-            log.info("stopping", signal=signal.Signals(signum).name, running=len(self._lanes.running))
+            log.info("worker_stopping", signal=signal.Signals(signum).name, running=len(self._lanes.running))
             self._claimer.stop()
 
     handle_sig_wait_for_completion = handle_sig
@@ -245,7 +249,7 @@ class EngineWorker(Worker):
             elif jobs:
                 await self._execution.run_batch(jobs, self._settle)
         except Exception as error:  # noqa: BLE001  # a fault of our own: their leases end, and they come back
-            log.error("engine_fault", error=describe(error))  # noqa: TRY400  # its text may hold values
+            log.error("lane_fault", error=causes(error))  # noqa: TRY400  # its text may hold values
             for job in jobs:
                 self._leases.forget(job.claimed.lease)
 

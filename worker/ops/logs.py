@@ -1,27 +1,32 @@
 """Logs: one JSON object or one readable line an event, and never a value of a message.
 
-Exceptions are told by their types and places; their texts, which hold values, stay out, whoever logs them.
+A line that is written while a job is tried says which, whoever writes it. Exceptions are told by their types and
+places; their texts, which hold values, stay out.
 """
 
 import logging
 import sys
 import time
-from collections.abc import Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from typing import Any, BinaryIO, Literal
 
 import structlog
-from pydantic_core import to_json
 
 from producers import ids
-from worker.engine.classify import describe
+from worker.engine import context
+from worker.engine.causes import causes
+from worker.ops.console import Console
+from worker.ops.plain import as_json
+
+Render = Callable[[Mapping[str, Any]], bytes]
 
 # What arq says of itself and not of a job. Its lines for each job hold arguments and results; ours say the rest.
 _ARQ_ABOUT_ITSELF = ("Starting worker for", "redis_version=", "shutdown on", "redis connection", "recording health")
 
 
 class _Lines:
-    """Our own JSON lines on their way out. To write one costs as much as to make it: a batch's are written at once."""
+    """Our own lines on their way out. To write one costs as much as to make it: a batch's are written at once."""
 
     def __init__(self) -> None:
         self._file: BinaryIO = sys.stdout.buffer
@@ -65,34 +70,17 @@ gathered = _LINES.gathered
 
 def configure(log_format: Literal["json", "console"], level: str) -> None:
     """Send all logs, those of libraries too, to standard output in one form. May be called again."""
+    render: Render = as_json if log_format == "json" else Console.on(sys.stdout)
     # Our own events do not take the way through the standard library: it would cost a job more than its whole claim.
     _LINES.go_to(sys.stdout.buffer)
     structlog.configure(
-        processors=[_as_line]
-        if log_format == "json"
-        else [
-            structlog.contextvars.merge_contextvars,
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            _describe_exception,
-            _renderer(log_format),
-        ],
-        logger_factory=(lambda *_: _LINES) if log_format == "json" else structlog.WriteLoggerFactory(sys.stdout),
+        processors=[lambda _logger, method, event: render(_finished(event, method))],
+        logger_factory=lambda *_: _LINES,
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
         cache_logger_on_first_use=False,
     )
     handler = logging.StreamHandler(sys.stdout)
-    handler.setFormatter(
-        structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=[
-                structlog.stdlib.add_log_level,
-                structlog.stdlib.add_logger_name,
-                structlog.processors.TimeStamper(fmt="iso", utc=True),
-                _describe_exception,
-            ],
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, _as_text(_renderer(log_format))],
-        )
-    )
+    handler.setFormatter(_Theirs(render, sys.stdout.encoding))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
@@ -101,20 +89,38 @@ def configure(log_format: Literal["json", "console"], level: str) -> None:
     tame_arq()
 
 
-def _renderer(log_format: Literal["json", "console"]) -> structlog.typing.Processor:
-    if log_format == "console":
-        return structlog.dev.ConsoleRenderer(colors=sys.stdout.isatty())
-    return structlog.processors.JSONRenderer(serializer=_to_json)
+class _Theirs(logging.Formatter):
+    """Lines of those that log by the standard library."""
+
+    def __init__(self, render: Render, encoding: str) -> None:
+        super().__init__()
+        self._render = render
+        self._encoding = encoding
+
+    def format(self, record: logging.LogRecord) -> str:
+        event: dict[str, Any] = {"event": _said(record), "logger": record.name}
+        if record.exc_info:
+            event["exc_info"] = record.exc_info
+        return self._render(_finished(event, record.levelname.lower())).decode(self._encoding)
 
 
-def _as_line(_logger: Any, method: str, event: MutableMapping[str, Any]) -> bytes:
-    """All of structlog's steps for a JSON line in one: its own chain of them costs three times as much."""
-    event = structlog.contextvars.merge_contextvars(_logger, method, event)
+def _said(record: logging.LogRecord) -> str:
+    try:
+        return record.getMessage()
+    except Exception:  # noqa: BLE001  # logging itself would print the arguments, which are values
+        return str(record.msg)
+
+
+def _finished(event: MutableMapping[str, Any], level: str) -> Mapping[str, Any]:
+    """All the steps to a line in one: structlog's own chain of them costs three times as much."""
+    if "job_id" not in event:
+        # Not of a job that has been named: a line of a handler, a library, or of nothing that is about a job.
+        event = context.fields() | structlog.contextvars.get_contextvars() | dict(event)
     if "exc_info" in event or "exception" in event:
-        _describe_exception(_logger, method, event)
-    event["level"] = method
+        _tell_exception(event)
+    event["level"] = level
     event["timestamp"] = _now()
-    return _to_json(event)
+    return event
 
 
 _second: tuple[int, str] = 0, ""
@@ -127,19 +133,6 @@ def _now() -> str:
     if _second[0] != seconds:
         _second = seconds, time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
     return f"{_second[1]}.{micros:06d}Z"
-
-
-def _to_json(event: Any, **_: Any) -> bytes:
-    # What JSON has no form for is told by its type: its repr might hold anything.
-    return to_json(event, fallback=lambda value: type(value).__name__)
-
-
-def _as_text(renderer: structlog.typing.Processor) -> structlog.typing.Processor:
-    def render(logger: Any, method: str, event: MutableMapping[str, Any]) -> str:
-        line = renderer(logger, method, event)
-        return line.decode() if isinstance(line, bytes) else str(line)
-
-    return render
 
 
 def tame_arq() -> None:
@@ -169,7 +162,7 @@ class _ArqFilter(logging.Filter):
         return True
 
 
-def _describe_exception(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> Mapping[str, Any]:
+def _tell_exception(event: MutableMapping[str, Any]) -> None:
     error = event.pop("exc_info", None)
     event.pop("exception", None)
     if error is True:
@@ -177,5 +170,4 @@ def _describe_exception(_logger: Any, _method: str, event: MutableMapping[str, A
     if isinstance(error, tuple):
         error = error[1]
     if isinstance(error, BaseException):
-        event["error"] = describe(error)
-    return event
+        event["error"] = causes(error)

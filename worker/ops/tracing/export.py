@@ -55,7 +55,7 @@ class Export:
             async with asyncio.timeout(LAST_SECONDS):
                 await ended.wait()
         except TimeoutError:
-            log.warning("traces_unsent", because="the collector took too long at the end", seconds=LAST_SECONDS)
+            log.warning("traces_unsent", because="the collector took too long at the end", after_seconds=LAST_SECONDS)
 
 
 class Told(SpanExporter):

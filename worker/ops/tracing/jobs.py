@@ -55,6 +55,7 @@ class JobSpans:
         around = trace.get_current_span().get_span_context()
         links = [Link(around)] if around.is_valid else []
         with self.of(operation, self._known(claim), attributes, _producer(claim), links) as span:
+            claim.traced = _ids(span)
             yield span
 
     @contextmanager
@@ -66,6 +67,8 @@ class JobSpans:
         links = [] if one else [Link(context) for context in contexts.values() if context.is_valid][:MOST_LINKS]
         attributes = {"messaging.batch.message_count": len(claims)}
         with self.of("process", self._known(claims[0]), attributes, parents[0] if one else Context(), links) as span:
+            for claim in claims:
+                claim.traced = _ids(span)
             yield span
 
     @contextmanager
@@ -77,7 +80,7 @@ class JobSpans:
         parent: Context,
         links: Sequence[Link] = (),
     ) -> Iterator[Span]:
-        """A span that is the current one meanwhile. Logs tell its ids, a job's own line after its end too."""
+        """A span that is the current one meanwhile; what is logged within it has its ids."""
         span = self._tracer.start_span(
             f"{operation} {job}",
             context=parent,
@@ -91,10 +94,12 @@ class JobSpans:
             },
             links=links,
         )
-        around = trace.get_current_span()
-        _name_in_logs(span)
-        # An exception's text may hold values.
-        with trace.use_span(span, end_on_exit=True, record_exception=False, set_status_on_exception=False):
+        trace_id, span_id = _ids(span)
+        with (
+            structlog.contextvars.bound_contextvars(trace_id=trace_id, span_id=span_id),
+            # An exception's text may hold values.
+            trace.use_span(span, end_on_exit=True, record_exception=False, set_status_on_exception=False),
+        ):
             try:
                 yield span
             except BaseException as error:
@@ -102,9 +107,6 @@ class JobSpans:
                 if not isinstance(error, asyncio.CancelledError):
                     span.set_status(Status(StatusCode.ERROR, type(error).__name__))
                 raise
-            finally:
-                if around.get_span_context().is_valid:
-                    _name_in_logs(around)
 
     def _known(self, claim: Claim) -> str:
         return claim.job if claim.job in self._names else "unknown"
@@ -174,9 +176,9 @@ def _producer(claim: Claim) -> Context:
     return _PROPAGATOR.extract({"traceparent": header}, Context()) if header else Context()
 
 
-def _name_in_logs(span: Span) -> None:
+def _ids(span: Span) -> tuple[str, str]:
     context = span.get_span_context()
-    structlog.contextvars.bind_contextvars(trace_id=f"{context.trace_id:032x}", span_id=f"{context.span_id:016x}")
+    return f"{context.trace_id:032x}", f"{context.span_id:016x}"
 
 
 def _span_context(context: Context) -> SpanContext:

@@ -1,0 +1,174 @@
+"""Is an exception told whole by its types and places, in a bounded list, and without any of its texts?"""
+
+import asyncio
+import json
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError
+
+from worker.engine.causes import MORE, MOST_LINKS, causes
+
+SECRET = "ada@example.com"
+
+
+def raised(error: BaseException) -> BaseException:
+    try:
+        raise error  # noqa: TRY301  # for its place
+    except BaseException as caught:  # noqa: BLE001  # also of those that are no `Exception`
+        return caught
+
+
+def types(error: BaseException) -> list[str]:
+    return [link["type"] for link in causes(error)]
+
+
+def test_a_link_has_its_type_its_state_and_its_place() -> None:
+    class ServerError(Exception):
+        sqlstate = "23505"
+
+    error = raised(DBAPIError(SECRET, {"email": SECRET}, ServerError(SECRET)))
+    line = raised.__code__.co_firstlineno + 2
+    assert causes(error) == [
+        {"type": "sqlalchemy.exc.DBAPIError", "at": f"tests/unit/test_causes.py:{line} in raised"},
+        {"type": f"{__name__}.{ServerError.__qualname__}", "sqlstate": "23505"},
+    ]
+
+
+def test_the_place_is_in_code_of_ours_and_not_in_a_librarys() -> None:
+    with pytest.raises(ArgumentError) as caught:
+        make_url(SECRET)
+    assert "site-packages" in str(caught.traceback[-1].path)
+    (link,) = causes(caught.value)
+    assert link["at"].endswith(" in test_the_place_is_in_code_of_ours_and_not_in_a_librarys")
+
+
+async def test_the_place_is_not_in_the_standard_library_either() -> None:
+    with pytest.raises(TimeoutError) as caught:
+        async with asyncio.timeout(0):
+            await asyncio.Event().wait()
+    told = causes(caught.value)
+    assert [link["type"] for link in told] == ["TimeoutError", "asyncio.exceptions.CancelledError"]
+    for link in told:
+        assert link["at"].startswith("tests/unit/test_causes.py:")
+
+
+def test_the_worker_is_no_library_where_it_is_installed_as_one(tmp_path: Path) -> None:
+    # Given: the worker among the libraries of an environment, as in the image.
+    library = tmp_path / "lib" / "site-packages"
+    (library / "worker").mkdir(parents=True)
+    (library / "worker" / "handlers.py").write_text("import helper\ndef handle():\n    helper.fail()\n")
+    (library / "helper.py").write_text("def fail():\n    raise LookupError\n")
+    script = f"""
+        import sys, sysconfig
+        paths = sysconfig.get_paths()
+        sysconfig.get_path = lambda name: paths[name] if "std" in name else {str(library)!r}
+        from worker.engine.causes import causes
+        import worker
+        sys.path.insert(0, {str(library)!r})
+        worker.__path__.append({str(library / "worker")!r})
+        from worker.handlers import handle
+        try:
+            handle()
+        except LookupError as error:
+            print(causes(error)[0]["at"])
+    """
+
+    # When: something fails in a library that it calls.
+    ran = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, check=True)
+
+    # Then: the place is the worker's.
+    assert ran.stdout == "worker/handlers.py:3 in handle\n"
+
+
+def test_what_is_followed_is_what_python_would_tell() -> None:
+    def handling(*, quietly: bool) -> BaseException:
+        try:
+            try:
+                raise KeyError(SECRET)  # noqa: TRY301  # for its place in the chain
+            except KeyError:
+                if quietly:
+                    raise LookupError(SECRET) from None
+                raise LookupError(SECRET)  # noqa: B904  # that is what is tested
+        except LookupError as error:
+            return error
+
+    assert types(handling(quietly=False)) == ["LookupError", "KeyError"]
+    assert types(handling(quietly=True)) == ["LookupError"]
+    caused = handling(quietly=False)
+    caused.__cause__ = OSError(SECRET)
+    assert types(caused) == ["LookupError", "OSError"]
+
+
+def test_a_group_has_a_chain_for_each_member() -> None:
+    cause, first, second = OSError(SECRET), KeyError(SECRET), ValueError(SECRET)
+    first.__cause__ = second.__cause__ = cause
+    inner = ExceptionGroup(SECRET, [second])
+    (link,) = causes(BaseExceptionGroup(SECRET, [first, inner, KeyboardInterrupt()]))
+    assert link == {
+        "type": "BaseExceptionGroup",
+        "errors": [
+            [{"type": "KeyError"}, {"type": "OSError"}],
+            [{"type": "ExceptionGroup", "errors": [[{"type": "ValueError"}]]}],  # its cause has been told
+            [{"type": "KeyboardInterrupt"}],
+        ],
+    }
+
+
+def nested(depth: int) -> Exception:
+    error: Exception = KeyError(SECRET)
+    for _ in range(depth):
+        error = ExceptionGroup(SECRET, [error])
+    return error
+
+
+def chained(length: int) -> Exception:
+    error: Exception = KeyError(SECRET)
+    for _ in range(length):
+        outer = LookupError(SECRET)
+        outer.__cause__ = error
+        error = outer
+    return error
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        chained(10_000),
+        nested(500),
+        ExceptionGroup(SECRET, [KeyError(SECRET)] * 10_000),
+        ExceptionGroup(SECRET, [chained(100) for _ in range(100)]),
+    ],
+    ids=["long", "deep", "one many times", "wide"],
+)
+def test_any_exception_is_told_in_few_links_and_without_texts(error: Exception) -> None:
+    told = json.dumps(causes(error))
+    assert told.count('"type"') <= MOST_LINKS + told.count(MORE["type"])
+    assert len(told) < 1000
+    assert SECRET not in told
+
+
+def test_what_is_left_out_is_said() -> None:
+    assert causes(chained(MOST_LINKS - 1))[-1] == {"type": "KeyError"}
+    assert causes(chained(MOST_LINKS))[-1] == MORE
+    group = ExceptionGroup("", [KeyError() for _ in range(MOST_LINKS)])
+    assert causes(group)[0]["errors"][-1] == [MORE]
+
+
+def test_a_circle_is_told_once() -> None:
+    first, second = LookupError(), KeyError()
+    first.__cause__, second.__cause__ = second, first
+    assert types(first) == ["LookupError", "KeyError"]
+
+
+def test_an_attribute_that_is_something_else_is_not_told() -> None:
+    class Odd(Exception):
+        orig: Any = SECRET
+        sqlstate: Any = 23505
+
+    assert causes(Odd()) == [{"type": f"{__name__}.{Odd.__qualname__}"}]
