@@ -55,7 +55,7 @@ class Export:
             async with asyncio.timeout(LAST_SECONDS):
                 await ended.wait()
         except TimeoutError:
-            log.warning("traces_unsent", because="the collector took too long at the end", after_seconds=LAST_SECONDS)
+            log.warning("last_traces_unsent", after_seconds=LAST_SECONDS)
 
 
 class Told(SpanExporter):
@@ -95,7 +95,7 @@ def _say() -> Callable[[bool], None]:
         if works:
             log.info("traces_sent_again")
         else:
-            log.warning("traces_unsent", because="the collector does not take them")
+            log.warning("traces_unsent")
 
     def say(works: bool) -> None:  # as it is called
         with suppress(RuntimeError):  # the loop has ended
