@@ -34,6 +34,7 @@ _NAMES = (
     "processes",
     "idle",
     "transaction",
+    "observed",
     "kills",
 )
 _ROUNDS, _ROUNDS_QUICK = 3, 1

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from benchmarks import observing
 from benchmarks.results import FIGURES, Results
 from benchmarks.systems import ARQ_AS_IT_COMES, BEST, NAMES, OURS, OURS_BATCH, OURS_SESSION, PEERS, USUAL, System
 
@@ -109,6 +110,7 @@ CLAIMS: Sequence[Claim] = (
     ),
     Claim("memory", _OURS, 200, at_least=False),
     Claim("idle_cpu", _OURS, 1, at_least=False),
+    *(Claim("observed", system.label, 0.95, (silent.label,)) for system, silent in observing.PAIRS),
     Claim("transaction", TRANSACTION_OURS, 1.3, (TRANSACTION_USUAL,)),
     *(
         Claim(figure, system, bound, at_least=False, always=True)

@@ -31,6 +31,9 @@ all) that the row is committed. The others have their best handlers unless it sa
     "processes": "Ours, on one machine: more processes than cores gain nothing, and must lose nothing.",
     "memory": "The genuine `worker run`.",
     "idle_cpu": "The genuine `worker run`, with nothing to do.",
+    "observed": """\
+Ours. A line for each job and a `/metrics` that is asked for every second, beside the same worker that counts nothing,
+logs no job and answers nobody.""",
     "transaction": "`python -m benchmarks.transaction`: ours beside the usual handler, without any queue.",
 }
 

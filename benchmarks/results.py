@@ -37,6 +37,7 @@ FIGURES: Mapping[str, Figure] = {
         Figure("memory", "peak memory of a worker with a million jobs queued", "MB", lower_is_better=True),
         Figure("idle_cpu", "processor time of an idle worker", "% of a core", lower_is_better=True, decimals=2),
         Figure("transaction", "the transaction alone, no queue", "jobs/s"),
+        Figure("observed", "create_user, with metrics and logs on, and with neither", "jobs/s"),
         Figure("kill_lost", "lost or late, 100 s after the last of five kills", "jobs", lower_is_better=True),
         Figure("kill_doubled", "done twice, after five kills", "jobs", lower_is_better=True),
         Figure("kill_recovery", "last kill to last job", "s", lower_is_better=True, decimals=1),

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import uvloop
 
-from benchmarks import claims, kills, pgbench, transaction
+from benchmarks import claims, kills, observing, pgbench, transaction
 from benchmarks.measure import Bench, Rate
 from benchmarks.results import Sample
 from benchmarks.systems import (
@@ -66,6 +66,9 @@ class Scenarios:
             "processes": lambda: [self._processes(number) for number in claims.PROCESSES],
             "idle": lambda: [Step(("idle_cpu",), OURS.label, self._idle)],
             "transaction": lambda: [Step(("transaction",), claims.TRANSACTION_OURS, self._transaction)],
+            "observed": lambda: [
+                self._observed(*pair, told=told) for pair in observing.PAIRS for told in (True, False)
+            ],
             "kills": lambda: [self._kills(system) for system in kills.SYSTEMS],
         }
 
@@ -105,6 +108,19 @@ class Scenarios:
         systems = (ARQ_AS_IT_COMES, *pairs, OURS_SESSION, OURS_BATCH)
         steps = [self._rate("create_user", system) for system in systems]
         return [*steps, Step(("create_user",), claims.PGBENCH, self._pgbench)]
+
+    def _observed(self, system: System, silent: System, *, told: bool) -> Step:
+        def run() -> Iterable[Sample]:
+            jobs = self._jobs("create_user", system.label)
+            if told:
+                port = observing.free_port()
+                with observing.scraped(port):
+                    rate = self.bench.database_rate(observing.told(system, port), "create_user", jobs)
+            else:
+                rate = self.bench.database_rate(silent, "create_user", jobs)
+            yield _sample("observed", (system if told else silent).label, rate)
+
+        return Step(("observed",), (system if told else silent).label, run)
 
     def _latencies(self) -> list[Step]:
         some = [system for system in PEERS if system.label in {NAMES["saq"], NAMES["taskiq"], NAMES["streaq"]}]

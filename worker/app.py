@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from contextvars import Context
 from datetime import timedelta
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import structlog
 import uvloop
@@ -21,7 +21,7 @@ from worker.database.engine import create_engine, create_sessions
 from worker.engine import compatibility, garbage
 from worker.engine.batch import Batches
 from worker.engine.causes import causes
-from worker.engine.execution import Tick
+from worker.engine.execution import Batched, Effects, Tick
 from worker.engine.journal import Journal
 from worker.engine.schedule import run_tick
 from worker.engine.stock import cron_jobs, functions
@@ -31,8 +31,12 @@ from worker.jobs import REGISTRY, SCHEDULE, Retention, ScheduledJob
 from worker.ops import logs
 from worker.ops.dead_letters import DeadLetters
 from worker.ops.lag import LoopLag
+from worker.ops.tracing.switch import start as start_tracing
 from worker.ready import wait_for_tables
 from worker.settings import Settings, SettingsError, zone
+
+if TYPE_CHECKING:
+    from worker.ops.tracing.parts import Tracing
 
 log = structlog.get_logger("worker")
 
@@ -93,8 +97,8 @@ def engine_worker(settings: Settings, *, burst: bool = False) -> EngineWorker:
     del arq["redis_settings"], arq["poll_delay"]
     lag = LoopLag()
     return EngineWorker(
-        effects=lambda ctx: cast("Transaction", ctx["transaction"]),
-        batched=lambda ctx: cast("Batches", ctx["batches"]),
+        effects=lambda ctx: cast("Effects", ctx["transaction"]),
+        batched=lambda ctx: cast("Batched", ctx["batches"]),
         ticks=_ticks(scheduled),
         database_ready=lambda ctx: _ping(ctx["engine"]),
         options=Options(
@@ -124,7 +128,12 @@ def _ticks(scheduled: Iterable[ScheduledJob]) -> Callable[[dict[Any, Any]], dict
     def tick(ctx: dict[Any, Any], job: ScheduledJob) -> Tick:
         return lambda tick_id: run_tick(ctx | {"job_id": tick_id}, job)
 
-    return lambda ctx: {f"cron:{job.name}": tick(ctx, job) for job in scheduled}
+    def ticks(ctx: dict[Any, Any]) -> dict[str, Tick]:
+        made = {f"cron:{job.name}": tick(ctx, job) for job in scheduled}
+        tracing: Tracing | None = ctx["tracing"]
+        return made if tracing is None else tracing.ticks(made)
+
+    return ticks
 
 
 def _dead_letter_purge(redis: Redis, settings: Settings) -> ScheduledJob:
@@ -192,16 +201,21 @@ def _startup(settings: Settings) -> Hook:
         )
         ctx["engine"] = engine
         await wait_for_tables(engine, create=settings.create_tables)
-        sessions = create_sessions(engine)
+        tracing = ctx["tracing"] = start_tracing(names=REGISTRY, queue=settings.queue)
+        sessions = create_sessions(engine) if tracing is None else tracing.sessions(engine)
         ctx["sessions"] = sessions
         ctx["retention"] = Retention(
             ledger=timedelta(days=settings.ledger_retention_days),
             inactive_users=timedelta(days=settings.inactive_user_days) if settings.inactive_user_days else None,
         )
-        ctx["transaction"] = Transaction(
+        effects: Effects = Transaction(
             sessions, REGISTRY, max_tries=settings.max_tries, timeout_seconds=settings.job_timeout_seconds
         )
-        ctx["batches"] = Batches(ctx["transaction"], sessions, REGISTRY, timeout_seconds=settings.job_timeout_seconds)
+        if tracing is not None:
+            effects = tracing.effects(effects)
+        batches = Batches(effects, sessions, REGISTRY, timeout_seconds=settings.job_timeout_seconds)
+        ctx["transaction"] = effects
+        ctx["batches"] = batches if tracing is None else tracing.batched(batches)
         ctx["journal"] = Journal(success_sample=settings.log_success_sample)
         log.info(
             "worker_started",
@@ -216,6 +230,8 @@ def _startup(settings: Settings) -> Hook:
 async def _shutdown(ctx: dict[str, Any]) -> None:
     if (engine := ctx.get("engine")) is not None:
         await engine.dispose()
+    if (tracing := ctx.get("tracing")) is not None:
+        await tracing.end()
     log.info("worker_stopped")
 
 

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 import structlog
+from sqlalchemy.exc import ResourceClosedError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from worker.database.engine import create_tables
@@ -62,6 +63,8 @@ def _reason(error: Exception) -> str:
     """Why the database cannot be used; raises on what no waiting mends."""
     if isinstance(error, OSError):
         return describe(error)
+    if isinstance(error, ResourceClosedError):
+        return "the connection to the database was lost"  # so SQLAlchemy says it while it gets to know the server
     if forbidden(error):
         return "the role may not read, or not make, what the worker needs (SQLSTATE 42501): see docs/operations.md"
     attempt = classify(error)

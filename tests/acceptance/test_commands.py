@@ -80,6 +80,8 @@ def test_help_of_every_command_is_useful_and_ends_with_0() -> None:
         ("demo", "--help"): ["--jobs", "--ephemeral", "2000"],
         ("check", "--help"): ["PostgreSQL", "Redis", "0 when"],
         ("status", "--help"): ["--json", "parked"],
+        ("top", "--help"): ["--json", "--every", "Ctrl-C"],
+        ("job", "--help"): ["--json", "ledger"],
         ("migrate", "--help"): ["--check", "--sql", "--from", "--json", "WORKER_CREATE_TABLES"],
         ("dead", "--help"): ["list", "show", "replay", "purge"],
         ("contract", "-h"): ["AsyncAPI"],

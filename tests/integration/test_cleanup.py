@@ -263,9 +263,11 @@ async def test_two_stock_workers_clean_up_once_a_tick(
         try:
             await eventually(over)
         finally:
+            for each in running:  # before they are closed: whatever they are about comes to its end
+                each.cancel()
+            await asyncio.gather(*running, return_exceptions=True)
             for worker in workers:
                 await worker.close()
-            await asyncio.gather(*running, return_exceptions=True)
             await redis.aclose()
 
     # Then:

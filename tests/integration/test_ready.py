@@ -6,6 +6,7 @@ from typing import Any
 
 import asyncpg  # type: ignore[import-untyped]
 import pytest
+from sqlalchemy.exc import ResourceClosedError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from producers import JobStatus, Producer
@@ -154,3 +155,22 @@ async def test_a_worker_that_makes_no_tables_needs_no_more_than_their_rows(stage
     finally:
         await stage.query("DROP OWNED BY modest")
         await stage.query("DROP ROLE modest")
+
+
+async def test_a_connection_that_is_lost_as_it_is_made_is_waited_out(
+    stage: Stage, logged: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SQLAlchemy's word for it, when the server goes while it asks that for its version and the like."""
+    failing = [ResourceClosedError("This Connection is closed")] * 2
+
+    async def look(engine: AsyncEngine) -> str | None:
+        if failing:
+            raise failing.pop()
+        return await version_of(engine)
+
+    monkeypatch.setattr(ready, "version_of", look)
+
+    with logged() as lines:
+        async with working(stage.settings(create=True)):
+            assert (await (await stage.producer.enqueue(user("ada"))).result(timeout=20)).username == "ada"
+        assert reasons(lines(), "database_awaited") == ["the connection to the database was lost"] * 2

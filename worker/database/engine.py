@@ -92,9 +92,9 @@ def create_engine(url: str, *, pool_size: int, timeouts: Timeouts = Timeouts(), 
     return engine
 
 
-def create_sessions(engine: AsyncEngine) -> async_sessionmaker[AsyncSession]:
+def create_sessions(engine: AsyncEngine, kind: type[AsyncSession] = AsyncSession) -> async_sessionmaker[AsyncSession]:
     """Sessions whose objects stay readable after the commit, without another query."""
-    return async_sessionmaker(engine, expire_on_commit=False, sync_session_class=OwnedSession)
+    return async_sessionmaker(engine, class_=kind, expire_on_commit=False, sync_session_class=OwnedSession)
 
 
 @asynccontextmanager

@@ -22,8 +22,9 @@ from worker.database.ledger import Entry
 from worker.database.owned import kept_open
 from worker.engine.classify import classify
 from worker.engine.context import trying, trying_batch
+from worker.engine.execution import Effects
 from worker.engine.outcome import Attempt, Done, Rejected, Release
-from worker.engine.transaction import Claim, Transaction, end_session
+from worker.engine.transaction import Claim, end_session
 from worker.jobs.registry import AnyJobType, BatchHandler, Rejection
 
 # What a dead worker had claimed comes back with one try counted, most of it never begun: so it is done as quickly as
@@ -66,7 +67,7 @@ class Batches:
 
     def __init__(
         self,
-        transaction: Transaction,
+        transaction: Effects,
         sessions: async_sessionmaker[AsyncSession],
         registry: Mapping[str, AnyJobType],
         *,

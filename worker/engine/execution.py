@@ -151,8 +151,7 @@ class Execution:
 
     def _conclude(self, job: Job, attempt: Attempt, *, together: int, heads: bool) -> Settlement:
         ended_ms = time.time() * 1000
-        # A score may be anything that somebody has written, below all times as well.
-        wait_ms = max(0.0, job.started_ms - max(0.0, float(job.claimed.lease.score)))
+        wait_ms = max(0.0, job.started_ms - job.claim.due_ms)
         run_ms = max(0.0, ended_ms - job.started_ms)
         self._journal.attempt(job.claim, attempt, wait_ms=wait_ms, run_ms=run_ms)
         counted = tally(job.claim, attempt, self._names, wait_ms=wait_ms, run_ms=run_ms, together=together, heads=heads)

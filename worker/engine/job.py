@@ -41,13 +41,15 @@ class Job:
 def read(claimed: Claimed, *, remembered_since_ms: float) -> Job:
     """Decode what was claimed, when Redis remembers what ended since a time."""
     claim = Claim(claimed.lease.job_id.decode("utf-8", "backslashreplace"), "unknown", {}, claimed.tries)
+    # A score may be anything that somebody has written, below all times as well.
+    claim.due_ms = max(0.0, float(claimed.lease.score))
     if claimed.payload is None:
         return Job(claimed, claim, _NO_PAYLOAD[claimed.state])
     try:
         envelope = wire.decode(claimed.payload)
     except wire.WireError as error:
         return Job(claimed, claim, Dead("undecodable", str(error)))
-    claim.job, claim.fields = envelope.f, envelope.k
+    claim.job, claim.fields, claim.headers = envelope.f, envelope.k, envelope.h
     # What had ended before would be remembered, for it cannot have ended before it was made.
     made_ms = ids.made_ms(claim.job_id) if claimed.state is PayloadState.FRESH else None
     # One with an ordering key is about rows that exist: a second delivery has to wait for its ledger row, not for them.

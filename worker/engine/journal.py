@@ -43,6 +43,9 @@ class Journal:
         }
         if claim.redelivered:
             line["redelivered"] = True
+        if claim.traced is not None:
+            line["trace_id"] = claim.traced[0]
+            line["span_id"] = claim.traced[1]
         match attempt:
             case Done():
                 part = {"sampled": self._success_sample} if sampled else {}

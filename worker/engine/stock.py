@@ -20,10 +20,11 @@ from redis.exceptions import RedisError
 from producers import keys
 from producers.errors import JobDead, JobRejected
 from worker.engine.context import trying
+from worker.engine.execution import Effects
 from worker.engine.journal import Journal
 from worker.engine.outcome import Attempt, Dead, Done, Rejected, Release, Retry
 from worker.engine.retry import backoff_seconds
-from worker.engine.transaction import Claim, Transaction
+from worker.engine.transaction import Claim
 from worker.jobs.registry import AnyJobType, ScheduledJob
 
 RELEASE_SECONDS = 1.0
@@ -36,7 +37,7 @@ ARQ_MAX_TRIES = 1_000_000
 
 
 def functions(registry: Iterable[AnyJobType], timeout_seconds: float) -> list[Function]:
-    """One arq function a kind of job; they find the `Transaction` in arq's context."""
+    """One arq function a kind of job; they find what gives effects in arq's context, as `transaction`."""
     limit_seconds = timeout_seconds + ARQ_EXTRA_SECONDS
     return [
         func(_function(job.name, limit_seconds), name=job.name, timeout=limit_seconds, max_tries=ARQ_MAX_TRIES)
@@ -73,12 +74,12 @@ def cron_jobs(
 
 def _function(name: str, limit_seconds: float) -> WorkerCoroutine:
     async def run(ctx: dict[Any, Any], /, *_: Any, **fields: Any) -> Any:
-        transaction: Transaction = ctx["transaction"]
+        transaction: Effects = ctx["transaction"]
         journal: Journal = ctx["journal"]
-        claim = Claim(ctx["job_id"], name, fields, ctx["job_try"])
+        claim = Claim(ctx["job_id"], name, fields, ctx["job_try"], due_ms=max(0.0, ctx["score"]))
         trying(claim.job_id, name, claim.tries)
         started = time.monotonic()
-        wait_ms = max(0.0, time.time() * 1000 - ctx["score"])
+        wait_ms = max(0.0, time.time() * 1000 - claim.due_ms)
         stopped = False
         try:
             attempt = await transaction.run(claim)

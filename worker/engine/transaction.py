@@ -46,6 +46,12 @@ class Claim:
     """Whether the job had its outcome already, so that nothing was run."""
     committing: bool = False
     """Whether COMMIT has been sent: from here on the try must not be cancelled, only awaited."""
+    due_ms: float = 0.0
+    """Since when it was due, in milliseconds of Redis's clock."""
+    headers: Mapping[str, str] | None = None
+    """What its producer said beside the message, as it was read: it may be anything."""
+    traced: tuple[str, str] | None = None
+    """The ids of the trace and the span that tell of its try, when one does."""
     splits: int = 0
     """How often a batch was split that it stood at the head of."""
 

@@ -1,0 +1,399 @@
+"""Does a trace lead from who enqueued a job through its tries to the statements below them, without any value?"""
+
+import asyncio
+import json
+import logging
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import redis
+import structlog
+from arq.worker import Worker
+from opentelemetry import trace
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.trace import SpanKind, StatusCode
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from producers import DeleteUser, Producer, SyncProducer, keys, wire
+from tests.integration.conftest import Eventually, Logged
+from tests.integration.running import BREAK, HASH, MEND, burst, run_all, settings_of, user, working
+from worker import app
+from worker.ops.tracing.parts import Tracing
+from worker.settings import Settings
+
+SECRETS = ("@example.com", "argon2", "lovelace", "hopper", "dijkstra")
+
+
+class Spans:
+    """The spans that have ended, as they would have left the process."""
+
+    def __init__(self, exporter: InMemorySpanExporter) -> None:
+        self._exporter = exporter
+
+    def all(self) -> list[ReadableSpan]:
+        return list(self._exporter.get_finished_spans())
+
+    def named(self, name: str) -> list[ReadableSpan]:
+        return [span for span in self.all() if span.name == name]
+
+    def one(self, name: str) -> ReadableSpan:
+        (span,) = self.named(name)
+        return span
+
+    def below(self, parent: ReadableSpan) -> list[str]:
+        """The names of the spans right below one, as they began."""
+        children = [span for span in self.all() if span.parent and span.parent.span_id == parent.context.span_id]
+        return [span.name for span in sorted(children, key=lambda span: span.start_time or 0)]
+
+
+@pytest.fixture
+def spans(monkeypatch: pytest.MonkeyPatch) -> Iterator[Spans]:
+    """Traces go into memory, as those of an application that has set up a provider of its own."""
+    exporter = InMemorySpanExporter()
+    provider = TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    monkeypatch.setattr(trace, "_TRACER_PROVIDER", provider)
+    spans = Spans(exporter)
+    yield spans
+    written = "".join(span.to_json() for span in spans.all())
+    assert written
+    assert [secret for secret in SECRETS if secret in written] == []
+
+
+@pytest.fixture
+def settings(redis_url: str, database_url: str, logging_kept: None) -> Settings:
+    return settings_of(redis_url, database_url)
+
+
+def tracer() -> trace.Tracer:
+    return trace.get_tracer("application")
+
+
+def attributes(span: ReadableSpan) -> dict[str, Any]:
+    return dict(span.attributes or {})
+
+
+def put(url: str, job_id: str, headers: dict[str, str], name: str = "lovelace") -> None:
+    """Enqueue as a client in another language does."""
+    fields = user(name).model_dump_json().encode()
+    payload = wire.encode(
+        "create_user", fields, enqueue_time_ms=round(time.time() * 1000), headers=wire.headers_json(headers)
+    )
+    with redis.Redis.from_url(url, socket_timeout=5) as client:
+        client.set(keys.job(job_id), payload)
+        client.zadd(keys.DEFAULT_QUEUE, {job_id: round(time.time() * 1000)})
+
+
+async def test_one_trace_leads_from_the_application_to_the_statements(
+    spans: Spans, settings: Settings, redis_url: str, logged: Logged
+) -> None:
+    async with Producer(redis_url) as producer:
+        with tracer().start_as_current_span("request"):
+            job = await producer.enqueue(user("lovelace"))
+    with logged() as lines:
+        await burst(settings)
+
+    request, send, process = spans.one("request"), spans.one("send create_user"), spans.one("process create_user")
+    assert spans.below(request) == ["send create_user"]
+    assert spans.below(send) == ["process create_user"]
+    assert spans.below(process) == ["INSERT users", "INSERT job_ledger", "COMMIT"]
+    assert {span.context.trace_id for span in spans.all()} == {request.context.trace_id}
+    assert (send.kind, process.kind) == (SpanKind.PRODUCER, SpanKind.CONSUMER)
+    assert send.status.status_code is process.status.status_code is StatusCode.UNSET
+    assert attributes(send) == {
+        "messaging.system": "arq",
+        "messaging.operation.name": "send",
+        "messaging.operation.type": "send",
+        "messaging.destination.name": keys.DEFAULT_QUEUE,
+        "messaging.message.id": job.job_id,
+    }
+    told = attributes(process)
+    assert 0 < told.pop("job.wait_seconds") < 30
+    assert told == {
+        "messaging.system": "arq",
+        "messaging.operation.name": "process",
+        "messaging.operation.type": "process",
+        "messaging.destination.name": keys.DEFAULT_QUEUE,
+        "messaging.message.id": job.job_id,
+        "job.name": "create_user",
+        "job.try": 1,
+        "job.outcome": "done",
+    }
+    insert = spans.one("INSERT users")
+    assert insert.kind is SpanKind.CLIENT
+    assert attributes(insert)["db.system.name"] == "postgresql"
+    assert attributes(insert)["db.query.text"].startswith("INSERT INTO users (")
+    (done,) = [line for line in lines() if line["event"] == "job_done"]
+    assert done["trace_id"] == f"{process.context.trace_id:032x}"
+    assert done["span_id"] == f"{process.context.span_id:016x}"
+
+
+async def test_a_retry_is_a_span_of_its_own_in_the_same_trace(
+    spans: Spans, settings: Settings, sql: Any, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.engine.execution.backoff_seconds", lambda _tries: 0.01)
+    await run_all(sql, BREAK)
+
+    async def tried() -> bool:
+        return bool(spans.named("process create_user"))
+
+    async with Producer(settings.redis_url.get_secret_value()) as producer, working(settings):
+        job = await producer.enqueue(user("lovelace"))
+        await eventually(tried)
+        await sql(MEND)
+        await job.result(timeout=10)
+
+    send, *tries = [*spans.named("send create_user"), *spans.named("process create_user")]
+    assert len(tries) >= 2
+    assert {span.parent.span_id for span in tries if span.parent} == {send.context.span_id}
+    assert [attributes(span)["job.try"] for span in tries] == list(range(1, len(tries) + 1))
+    first, last = tries[0], tries[-1]
+    assert attributes(first)["job.outcome"] == "retry"
+    assert first.status.status_code is StatusCode.ERROR
+    assert first.status.description == "DBAPIError from Error[P0001] from RaiseError[P0001]"
+    assert (attributes(last)["job.outcome"], last.status.status_code) == ("done", StatusCode.UNSET)
+    failed = spans.named("INSERT users")[0]
+    assert attributes(failed)["db.response.status_code"] == "P0001"
+    assert failed.status.status_code is StatusCode.ERROR
+    assert [span.events for span in spans.all() if span.events] == []
+
+
+async def test_a_rejection_is_an_answer_and_no_error(spans: Spans, settings: Settings, redis_url: str) -> None:
+    async with Producer(redis_url) as producer:
+        await producer.enqueue(user("lovelace"), ordering_key="one")
+        await producer.enqueue(user("lovelace"), ordering_key="one")
+    await burst(settings)
+
+    done, rejected = spans.named("process create_user")
+    assert attributes(done)["job.outcome"] == "done"
+    assert (attributes(rejected)["job.outcome"], attributes(rejected)["job.code"]) == ("rejected", "conflict")
+    assert rejected.status.status_code is StatusCode.UNSET
+
+
+async def test_jobs_of_one_call_that_share_a_session_are_one_span_below_it(
+    spans: Spans, redis_url: str, database_url: str, logged: Logged
+) -> None:
+    async with Producer(redis_url) as producer:
+        await producer.enqueue_many([user(f"hopper{number}") for number in range(20)])
+    with logged() as lines:
+        await burst(settings_of(redis_url, database_url, batch_size=20, concurrency=16))
+
+    send, process = spans.one("send jobs"), spans.one("process create_user")
+    assert attributes(send)["messaging.batch.message_count"] == 20
+    assert spans.below(send) == ["process create_user"]
+    assert spans.below(process) == ["INSERT users", "INSERT job_ledger", "COMMIT"]
+    assert attributes(process)["messaging.batch.message_count"] == attributes(process)["job.outcomes.done"] == 20
+    assert {span.context.trace_id for span in spans.all()} == {send.context.trace_id}
+    said = {line["span_id"] for line in lines() if line["event"] == "job_done"}
+    assert said == {f"{process.context.span_id:016x}"}
+
+
+async def test_jobs_of_many_calls_that_share_a_session_are_linked(
+    spans: Spans, redis_url: str, database_url: str, logging_kept: None
+) -> None:
+    async with Producer(redis_url) as producer:
+        for name in ("hopper", "lovelace", "dijkstra"):
+            await producer.enqueue(user(name))
+    await burst(settings_of(redis_url, database_url, batch_size=20, concurrency=16))
+
+    process = spans.one("process create_user")
+    assert process.parent is None
+    assert {link.context.span_id for link in process.links} == {
+        span.context.span_id for span in spans.named("send create_user")
+    }
+    assert spans.below(process) == ["INSERT users", "INSERT job_ledger", "COMMIT"]
+
+
+async def test_who_cannot_share_the_session_after_all_has_a_span_in_the_trace_of_its_producer(
+    spans: Spans, redis_url: str, database_url: str, logging_kept: None
+) -> None:
+    async with Producer(redis_url) as producer:
+        for name in ("hopper", "lovelace", "lovelace"):
+            await producer.enqueue(user(name))
+    await burst(settings_of(redis_url, database_url, batch_size=20, concurrency=16))
+
+    (batch,) = [span for span in spans.named("process create_user") if len(span.links) == 3]
+    alone = [span for span in spans.named("process create_user") if span is not batch]
+    sent = {span.context.span_id: span.context.trace_id for span in spans.named("send create_user")}
+    assert alone
+    for span in alone:
+        assert span.parent
+        assert sent[span.parent.span_id] == span.context.trace_id
+        assert [link.context.span_id for link in span.links] == [batch.context.span_id]
+    counted = sum(count for name, count in attributes(batch).items() if name.startswith("job.outcomes."))
+    assert counted == 3
+
+
+async def test_any_client_can_begin_the_trace(spans: Spans, settings: Settings, redis_url: str) -> None:
+    put(redis_url, "from-afar", {"traceparent": f"00-{0xABC:032x}-{0xDEF:016x}-01"})
+    await burst(settings)
+
+    process = spans.one("process create_user")
+    assert process.context.trace_id == 0xABC
+    assert process.parent
+    assert process.parent.span_id == 0xDEF
+
+
+async def test_what_the_producer_does_not_sample_is_not_traced(
+    spans: Spans, settings: Settings, redis_url: str, sql: Any
+) -> None:
+    put(redis_url, "unsampled", {"traceparent": f"00-{0xABC:032x}-{0xDEF:016x}-00"}, "hopper")
+    put(redis_url, "sampled", {"traceparent": f"00-{0xABD:032x}-{0xDEF:016x}-01"})
+    await burst(settings)
+
+    assert await sql("SELECT count(*) FROM users") == 2
+    assert {span.context.trace_id for span in spans.all()} == {0xABD}
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        "",
+        "lovelace@example.com",
+        f"00-{0:032x}-{0xDEF:016x}-01",
+        f"ff-{0xABC:032x}-{0xDEF:016x}-01",
+        f"00-{0xABC:032x}-{0xDEF:016x}-01-lovelace@example.com",
+        f"00-{0xABC:032x}-{0xDEF:016x}-01\n{{}}\x00",
+        "00-" + "٣" * 32 + f"-{0xDEF:016x}-01",
+        "0" * 512,
+    ],
+)
+async def test_what_is_no_trace_context_is_left_alone(
+    spans: Spans, settings: Settings, redis_url: str, sql: Any, hostile: str
+) -> None:
+    put(redis_url, "hostile", {"traceparent": hostile, "tracestate": "lovelace=lovelace@example.com"})
+    await burst(settings)
+
+    assert await sql("SELECT count(*) FROM users") == 1
+    process = spans.one("process create_user")
+    assert process.parent is None
+    assert spans.below(process) == ["INSERT job_ledger", "INSERT users", "UPDATE job_ledger", "COMMIT"]
+
+
+async def test_a_name_or_an_id_that_may_be_anything_is_not_told(
+    spans: Spans, settings: Settings, redis_url: str
+) -> None:
+    now_ms = round(time.time() * 1000)
+    with redis.Redis.from_url(redis_url, socket_timeout=5) as client:
+        for job_id in ("sound", "lovelace@example.com, hopper"):
+            client.set(keys.job(job_id), wire.encode("lovelace", b"{}", enqueue_time_ms=now_ms))
+            client.zadd(keys.DEFAULT_QUEUE, {job_id: now_ms})
+    await burst(settings)
+
+    tries = spans.named("process unknown")
+    assert [attributes(span)["job.outcome"] for span in tries] == ["dead", "dead"]
+    assert sorted(attributes(span).get("messaging.message.id", "") for span in tries) == ["", "sound"]
+
+
+async def test_a_blocking_producer_carries_on_the_trace_of_its_caller(
+    spans: Spans, settings: Settings, redis_url: str
+) -> None:
+    def enqueue() -> None:
+        with tracer().start_as_current_span("request"), SyncProducer(redis_url) as producer:
+            producer.create_user(email="lovelace@example.com", username="lovelace", hashed_password=HASH)
+
+    await asyncio.to_thread(enqueue)
+    await burst(settings)
+
+    assert spans.below(spans.one("request")) == ["send create_user"]
+    assert spans.below(spans.one("send create_user")) == ["process create_user"]
+
+
+async def test_the_same_call_in_another_span_is_the_same_call(spans: Spans, settings: Settings, redis_url: str) -> None:
+    async with Producer(redis_url) as producer:
+        first = await producer.enqueue(user("lovelace"), idempotency_key="sign-up-1")
+        second = await producer.enqueue(user("lovelace"), idempotency_key="sign-up-1")
+    await burst(settings)
+
+    assert (first.accepted, second.accepted) == (True, False)
+    first_send, _ = spans.named("send create_user")
+    process = spans.one("process create_user")
+    assert process.parent
+    assert process.parent.span_id == first_send.context.span_id
+
+
+async def test_an_enqueue_that_fails_tells_the_type_of_the_error_alone(
+    spans: Spans, settings: Settings, redis_url: str
+) -> None:
+    async with Producer(redis_url, max_queued=1) as producer:
+        await producer.enqueue(user("lovelace"))
+        with pytest.raises(Exception, match="queue"):
+            await producer.enqueue(user("hopper"))
+
+    _, failed = spans.named("send create_user")
+    assert (failed.status.status_code, failed.status.description) == (StatusCode.ERROR, "QueueFull")
+    assert failed.events == ()
+
+
+async def test_headers_name_the_producer_beside_the_trace(spans: Spans, redis_url: str) -> None:
+    async with Producer(redis_url, name="web") as producer:
+        job = await producer.enqueue(DeleteUser(user_id=1))
+    with redis.Redis.from_url(redis_url, socket_timeout=5) as client:
+        headers = json.loads(client.get(keys.job(job.job_id)))["h"]
+
+    context = spans.one("send delete_user").context
+    assert headers.keys() == {"producer", "traceparent"}
+    assert headers["producer"].startswith("web:")
+    assert headers["traceparent"] == f"00-{context.trace_id:032x}-{context.span_id:016x}-01"
+
+
+async def test_a_statement_that_is_cancelled_has_its_span(spans: Spans, engine: AsyncEngine) -> None:
+    tracing = Tracing(None, names=["create_user"], queue=keys.DEFAULT_QUEUE)
+    sessions = tracing.sessions(engine)
+    with tracer().start_as_current_span("request"), pytest.raises(TimeoutError):
+        async with sessions() as session, asyncio.timeout(0.05):
+            await session.execute(text("SELECT pg_sleep(9), 'lovelace'"))
+
+    statement = spans.one("SELECT")
+    assert attributes(statement)["db.query.text"] == "SELECT pg_sleep(?), ?"
+    assert statement.status.description == "CancelledError"
+
+
+async def test_statements_outside_of_jobs_have_no_spans(spans: Spans, settings: Settings) -> None:
+    async with working(settings):
+        pass
+    with tracer().start_as_current_span("nothing else"):
+        pass
+
+    assert [span.name for span in spans.all()] == ["nothing else"]
+
+
+async def test_a_scheduled_job_is_a_trace_of_its_own(spans: Spans, engine: AsyncEngine, logged: Logged) -> None:
+    tracing = Tracing(None, names=[], queue=keys.DEFAULT_QUEUE)
+    sessions = tracing.sessions(engine)
+
+    async def purge(_tick_id: str) -> None:
+        async with sessions() as session:
+            await session.execute(text("DELETE FROM job_ledger WHERE job_id = 'lovelace'"))
+            await session.commit()
+        structlog.get_logger("handler").info("purged")
+        logging.getLogger("library").info("purged")
+
+    with logged() as lines, tracer().start_as_current_span("not its parent"):
+        await tracing.ticks({"cron:purge": purge})["cron:purge"]("cron:purge:1")
+        structlog.get_logger("handler").info("after it")
+
+    process = spans.one("process cron:purge")
+    assert process.parent is None
+    assert spans.below(process) == ["DELETE job_ledger", "COMMIT"]
+    assert [line.get("span_id") for line in lines()] == [f"{process.context.span_id:016x}"] * 2 + [None]
+
+
+@pytest.mark.filterwarnings("ignore:Call to deprecated close:DeprecationWarning")  # by arq, as it closes its pool
+async def test_arqs_own_worker_traces_its_jobs_but_knows_no_headers(
+    spans: Spans, settings: Settings, redis_url: str
+) -> None:
+    async with Producer(redis_url) as producer:
+        await producer.enqueue(user("lovelace"))
+    worker = Worker(**app.worker_settings(settings, burst=True), handle_signals=False)
+    await worker.async_run()
+    await worker.close()
+
+    process = spans.one("process create_user")
+    assert process.parent is None
+    assert spans.below(process) == ["INSERT job_ledger", "INSERT users", "UPDATE job_ledger", "COMMIT"]
