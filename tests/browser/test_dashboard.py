@@ -238,10 +238,21 @@ async def test_what_is_away_is_said_and_its_return_is_seen_without_a_hand(
             server.start()
             await expect(due).to_have_text("0")
             await expect(tab.locator("#notice")).not_to_contain_text("Redis cannot be used")
+            async with Producer(server.url) as producer:
+                job = await producer.enqueue(user("ada"))
+            await tab.goto(f"{url}/job?id={job.job_id}")
+            connection = tab.locator("#connection")
+            await expect(connection).to_have_text("asked again every 2 s")
+            server.stop()
+            await expect(connection).to_contain_text("a server is away")
+            server.start()
+            await expect(connection).to_have_text("asked again every 2 s")
+            await tab.goto(url)
+            await expect(due).to_have_text("1")
         port = int(url.rpartition(":")[2])
-        await expect(tab.locator("#connection")).to_contain_text("does not answer")
+        await expect(connection).to_contain_text("does not answer")
         async with served(settings, port=port):
-            await expect(tab.locator("#connection")).to_contain_text("live")
+            await expect(connection).to_contain_text("live")
 
 
 async def test_hostile_ids_are_text_in_a_browser_too(tab: Page, settings: Settings) -> None:

@@ -10,6 +10,7 @@ from worker.ops import story
 from worker.ops.escaped import escape
 from worker.ops.status import RunningJob, queue_status
 from worker.ops.telling import tell
+from worker.ops.words import LONGEST_ID, id_text
 
 PAGE = 50
 
@@ -35,7 +36,7 @@ async def job(request: Request) -> Response:
         story=found,
         told=tell(found),
         key=escape(found.order.key) if found.order else None,
-        holder=escape(found.order.holder) if found.order and found.order.holder else None,
+        holder=id_text(found.order.holder) if found.order and found.order.holder else None,
         runs=await _runs(desk, job_id) if found.state is story.State.CLAIMED else [],
     )
 
@@ -52,8 +53,8 @@ async def key(request: Request) -> Response:
         "key.html",
         key=escape(wanted),
         line=line,
-        jobs=[(escape(job_id), job_id, place_ms) for job_id, place_ms in line.jobs],
-        holder=escape(line.holder) if line.holder else None,
+        jobs=[(id_text(job_id), len(job_id) <= LONGEST_ID, place_ms) for job_id, place_ms in line.jobs],
+        holder=id_text(line.holder) if line.holder else None,
         page=page,
         first=(page - 1) * PAGE + 1,
         pages=max(1, -(-line.parked // PAGE)),
