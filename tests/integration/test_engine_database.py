@@ -12,10 +12,12 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
 from producers.messages import CreateUser
-from worker.database import ping, users
+from worker.database import users, uses
 from worker.database.broken import ConnectionLost, LeftIdle
 from worker.database.engine import Timeouts, create_engine, create_sessions, create_tables, database_url, session_scope
 from worker.database.models import User
+from worker.engine.classify import classify
+from worker.engine.outcome import Release
 from worker.settings import Settings
 
 HASH = "$argon2id$v=19$m=65536,t=3,p=4$c29tZSBzYWx0IGhlcmU$bm90IGEgcmVhbCBoYXNoLCBvbmx5IGl0cyBmb3Jt"
@@ -158,6 +160,23 @@ async def test_a_transaction_left_idle_is_told_from_a_lost_connection(
         await engine.dispose()
 
 
+async def test_a_long_statement_that_is_lost_was_not_left_idle(database_url: str, sql: Any, eventually: Any) -> None:
+    """Its own time is none that nothing was sent in: a server that goes meanwhile is not the job's fault."""
+    engine = create_engine(database_url, pool_size=1, timeouts=Timeouts(idle_in_transaction_seconds=0.1))
+    long = "SELECT count(*) = 1 FROM pg_stat_activity WHERE pid = $1 AND now() - query_start > interval '0.3 s'"
+    try:
+        async with engine.connect() as connection:
+            pid = await connection.scalar(text("SELECT pg_backend_pid()"))
+            running = asyncio.create_task(connection.execute(text("SELECT pg_sleep(20)")))
+            await eventually(lambda: sql(long, pid))
+            await sql("SELECT pg_terminate_backend($1)", pid)
+            with pytest.raises(DBAPIError) as caught:
+                await running
+        assert isinstance(classify(caught.value), Release)
+    finally:
+        await engine.dispose()
+
+
 # Pre-ping
 
 
@@ -166,7 +185,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """The time by which the pre-ping goes: it stands still until it is set."""
     clock = SimpleNamespace(now=1000.0)
     clock.monotonic = lambda: clock.now
-    monkeypatch.setattr(ping, "time", clock)
+    monkeypatch.setattr(uses, "time", clock)
     return clock
 
 

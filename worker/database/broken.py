@@ -1,15 +1,15 @@
 """What a connection that broke under a transaction means: whose fault it was, told by an error with an SQLSTATE."""
 
-import time
 from typing import Any
 
 import asyncpg  # type: ignore[import-untyped]
-from sqlalchemy import Connection, Engine, event
+from sqlalchemy import Engine, event
 from sqlalchemy.engine import ExceptionContext
+
+from worker.database.uses import Uses
 
 # The server begins to count before the client does, by as long as its answer is on the way.
 _MARGIN = 0.9
-_USED_AT = "used_at"
 
 
 class ConnectionLost(Exception):
@@ -42,15 +42,12 @@ async def connect(*args: Any, **options: Any) -> Any:
         raise Unreachable from error
 
 
-def tell_broken(engine: Engine, idle_seconds: float) -> None:
+def tell_broken(engine: Engine, uses: Uses, idle_seconds: float) -> None:
     """Let the engine raise `ConnectionLost` and `LeftIdle` where the driver only says that something is closed.
 
     asyncpg drops what the server says as it ends an idle transaction, and its time-outs and socket errors come through
     SQLAlchemy as they are, the connection still taken for whole.
     """
-
-    def used(connection: Connection, *_: Any) -> None:
-        connection.info[_USED_AT] = time.monotonic()
 
     def tell(context: ExceptionContext) -> BaseException | None:
         failed = isinstance(context.original_exception, OSError)  # time-outs are such, too
@@ -62,10 +59,10 @@ def tell_broken(engine: Engine, idle_seconds: float) -> None:
         if failed:
             return ConnectionLost()
         if not context.connection.invalidated:
-            idle = time.monotonic() - context.connection.info.get(_USED_AT, time.monotonic())
-            return LeftIdle() if idle > idle_seconds * _MARGIN else None
+            connection = context.connection.connection.dbapi_connection
+            # A statement's own time is none that was spent idle; BEGIN and COMMIT have none to speak of.
+            idle = uses.unused_seconds(connection) if context.statement is None else uses.idle_seconds(connection)
+            return LeftIdle() if idle is not None and idle > idle_seconds * _MARGIN else None
         return None
 
-    event.listen(engine, "begin", used)
-    event.listen(engine, "after_cursor_execute", used)
     event.listen(engine, "handle_error", tell)

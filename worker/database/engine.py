@@ -12,6 +12,7 @@ from worker.database.broken import connect, tell_broken
 from worker.database.models import Base
 from worker.database.owned import OwnedSession
 from worker.database.ping import ping_only_idle
+from worker.database.uses import Uses
 from worker.database.version import read_version
 
 SCHEMA_LOCK = 0x75736572706F7374
@@ -87,8 +88,9 @@ def create_engine(url: str, *, pool_size: int, timeouts: Timeouts = Timeouts(), 
             },
         },
     )
-    ping_only_idle(engine.sync_engine)
-    tell_broken(engine.sync_engine, timeouts.idle_in_transaction_seconds)
+    uses = Uses(engine.sync_engine)
+    ping_only_idle(engine.sync_engine, uses)
+    tell_broken(engine.sync_engine, uses, timeouts.idle_in_transaction_seconds)
     return engine
 
 

@@ -1,8 +1,5 @@
 """Sessions whose transaction nobody ends but who began it: effect and ledger row have to be one."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session, SessionTransaction
@@ -19,24 +16,29 @@ class OwnedSession(Session):
     ended = False
 
 
-@contextmanager
-def kept_open(session: AsyncSession) -> Iterator[None]:
+class kept_open:  # noqa: N801  # a context manager; made by a generator it would cost twice as much
     """Let nobody end the session's transaction meanwhile.
 
     Raises:
         TransactionEnded: when somebody tries to commit, or has rolled back or closed the session.
         TypeError: when the session is not one of `create_sessions`.
     """
-    owned = session.sync_session
-    if not isinstance(owned, OwnedSession):
-        raise TypeError("the session cannot be kept open: take it from create_sessions()")
-    owned.kept_open, owned.ended = True, False
-    try:
-        yield
-    finally:
-        owned.kept_open = False
-    if owned.ended:
-        raise TransactionEnded
+
+    __slots__ = ("_owned",)
+
+    def __init__(self, session: AsyncSession) -> None:
+        owned = session.sync_session
+        if not isinstance(owned, OwnedSession):
+            raise TypeError("the session cannot be kept open: take it from create_sessions()")
+        self._owned = owned
+
+    def __enter__(self) -> None:
+        self._owned.kept_open, self._owned.ended = True, False
+
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        self._owned.kept_open = False
+        if error is None and self._owned.ended:
+            raise TransactionEnded
 
 
 # For all sessions at once: to put listeners on each and take them off again costs more than a statement.

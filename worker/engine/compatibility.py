@@ -110,6 +110,10 @@ def _of_dialect(dialect: type) -> Iterable[str]:
     ping = getattr(dialect, "do_ping", None)
     if not inspect.isfunction(ping) or not _takes(ping, ("dbapi_connection",)):
         yield "Dialect.do_ping(dbapi_connection) is missing"
+    for name in ("do_execute", "do_executemany"):
+        execute = getattr(dialect, name, None)
+        if not inspect.isfunction(execute) or not _takes(execute, ("cursor", "statement", "parameters", "context")):
+            yield f"Dialect.{name}(cursor, statement, parameters, context) is missing"
     if "do_ping" not in _names(getattr(dialect, "_do_ping_w_event", None)):
         yield "the pool does not ping by Dialect.do_ping"
 

@@ -10,7 +10,7 @@ Should it be there by then all the same, the effect is rolled back, and the stor
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from pydantic import ValidationError
@@ -110,20 +110,20 @@ class Transaction:
 
     async def _attempt(self, claim: Claim, job: AnyJobType, message: Message[Any], digest: bytes) -> Attempt:
         session = self._sessions()
-        entry = Entry(claim.job_id, claim.job, "done", digest=digest)
         entering = False
         try:
             async with asyncio.timeout(self._timeout_seconds):
                 if not claim.first:
                     entering = True
-                    if not await ledger.enter(session, entry):
+                    if not await ledger.enter(session, Entry(claim.job_id, claim.job, "done", digest=digest)):
                         return await self._stored(session, claim, digest)
                     entering = False
                 with kept_open(session):
                     reply = (await job.handler(session, message)).model_dump_json()
                 if claim.first:
                     entering = True
-                    if not await ledger.enter(session, replace(entry, reply=reply)):
+                    entry = Entry(claim.job_id, claim.job, "done", reply=reply, digest=digest)
+                    if not await ledger.enter(session, entry):
                         return await self._stored(session, claim, digest)
                 else:
                     await ledger.set_reply(session, claim.job_id, reply)
