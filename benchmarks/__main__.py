@@ -8,7 +8,7 @@ import json
 import shlex
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NoReturn
 
 from rich.console import Console
@@ -38,8 +38,8 @@ _NAMES = (
     "kills",
 )
 _ROUNDS, _ROUNDS_QUICK = 3, 1
-# What is counted there, not timed, is of five kills already; and it waits for what is late.
-_ONCE = {"kills"}
+# Kills are counted, not timed, and five already; a difference of some percent takes more turns to be seen.
+_TURNS: Mapping[str, Callable[[int], int]] = {"kills": lambda _rounds: 1, "observed": lambda rounds: 3 * rounds}
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -74,12 +74,12 @@ def _measure(chosen: Sequence[tuple[str, Sequence[Step]]], rounds: int, console:
     results = Results()
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
-        turns = {name: 1 if name in _ONCE else rounds for name, _ in chosen}
+        turns = {name: _TURNS[name](rounds) if name in _TURNS else rounds for name, _ in chosen}
         task = progress.add_task("starting", total=sum(turns[name] * len(steps) for name, steps in chosen))
         for name, steps in chosen:
             for number in range(turns[name]):
                 for step in steps:
-                    progress.update(task, description=f"{name}, round {number + 1} of {rounds}: {step.system}")
+                    progress.update(task, description=f"{name}, round {number + 1} of {turns[name]}: {step.system}")
                     progress.console.print(_take(results, number, step), highlight=False, markup=False, soft_wrap=True)
                     progress.advance(task)
     return results

@@ -39,9 +39,9 @@ logs no job and answers nobody.""",
 
 
 _KILLS = """\
-3,000 create_user (`--quick`: 800) from a full queue, in one worker process, 16 at once. It is killed with SIGKILL five
-times in the middle of the load, at the same shares of it for all, and started again at once; in one round. After the last kill 100 s
-are given. *Lost or late* is what is not done by then, *done twice* what has had its effect twice, and *recovery* the
+One round of 3,000 create_user (`--quick`: 800) from a full queue, in one worker process, 16 at once. It is killed with
+SIGKILL five times in the middle of the load, at the same shares of it for all, and started again at once. After the last
+kill 100 s are given. *Lost or late* is what is not done by then, *done twice* what has had its effect twice, and *recovery* the
 time from the last kill until the last job was done, the rest of the load and the worker's start included. `users` has
 no unique columns here, for any system, so that a second effect shows. The handlers are the best ones.
 
