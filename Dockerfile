@@ -9,7 +9,7 @@ COPY worker ./worker
 # The environment has no pip of its own: the base image's pip fills it, and stays behind.
 RUN pip wheel --no-deps --wheel-dir dist . \
  && python -m venv --without-pip /opt/venv \
- && pip --python /opt/venv/bin/python install --constraint constraints.txt "$(echo dist/*.whl)[worker]"
+ && pip --python /opt/venv/bin/python install --constraint constraints.txt "$(echo dist/*.whl)[worker,dashboard,otel]"
 
 FROM python:3.13-slim
 RUN groupadd --gid 10001 worker \

@@ -78,7 +78,8 @@ def _measure(chosen: Sequence[tuple[str, Sequence[Step]]], rounds: int, console:
         task = progress.add_task("starting", total=sum(turns[name] * len(steps) for name, steps in chosen))
         for name, steps in chosen:
             for number in range(turns[name]):
-                for step in steps:
+                # There and back, so that whoever comes before leaves no mark on the same one each time.
+                for step in steps if number % 2 == 0 else reversed(steps):
                     progress.update(task, description=f"{name}, round {number + 1} of {turns[name]}: {step.system}")
                     progress.console.print(_take(results, number, step), highlight=False, markup=False, soft_wrap=True)
                     progress.advance(task)

@@ -40,10 +40,11 @@ logs no job and answers nobody.""",
 
 _KILLS = """\
 One round of 3,000 create_user (`--quick`: 800) from a full queue, in one worker process, 16 at once. It is killed with
-SIGKILL five times in the middle of the load, at the same shares of it for all, and started again at once. After the last
-kill 100 s are given. *Lost or late* is what is not done by then, *done twice* what has had its effect twice, and *recovery* the
-time from the last kill until the last job was done, the rest of the load and the worker's start included. `users` has
-no unique columns here, for any system, so that a second effect shows. The handlers are the best ones.
+SIGKILL five times in the middle of the load, at the same shares of it for all, and started again at once. After the
+last kill 100 s are given. *Lost or late* is what is not done by then, *done twice* what has had its effect twice, and
+*recovery* the time from the last kill until the last job was done, the rest of the load and the worker's start
+included. `users` has no unique columns here, for any system, so that a second effect shows. The handlers are the best
+ones.
 
 Where a system can be told after how long a dead worker's jobs shall run again, it was told 10 s, as long as our lease:
 

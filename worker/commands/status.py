@@ -11,6 +11,9 @@ from worker.commands.common import AsJson, Servers, errors, for_people, print_js
 from worker.ops.escaped import escape
 from worker.ops.status import Server, Status, WorkerSeen
 from worker.ops.status import status as ask
+from worker.ops.words import shown, span
+
+MOST_JOBS = 3
 
 
 def status(as_json: AsJson = False) -> None:
@@ -61,6 +64,7 @@ def as_json_of(found: Status, queue: str) -> dict[str, Any]:
                 "running": worker.beat.running,
                 "held": worker.beat.held,
                 "concurrency": worker.beat.concurrency,
+                "jobs": [job.model_dump(by_alias=True) for job in worker.beat.jobs],
             }
             for worker in found.workers
         ],
@@ -91,7 +95,7 @@ def _show(found: Status, queue: str) -> None:
     counts.add_row(*(f"{count:,}" for count in (jobs.due, jobs.deferred, jobs.in_flight, jobs.parked, jobs.dead)))
     console.print("", counts, sep="\n")
     if jobs.oldest_due_seconds is not None:
-        console.print(f"the oldest has been due for {_ago(jobs.oldest_due_seconds)}")
+        console.print(f"the oldest has been due for {span(jobs.oldest_due_seconds)}")
     console.print("", _workers(found.workers) if found.workers else Text("no workers", style="bold red"), sep="\n")
 
 
@@ -100,24 +104,19 @@ def _workers(workers: list[WorkerSeen]) -> Table:
     table.add_column("worker")
     for name in ("seen", "running", "held", "at once"):
         table.add_column(name, justify="right")
+    table.add_column("longest running")
     for worker in workers:
-        seen = "never" if worker.seen_seconds is None else f"{_ago(worker.seen_seconds)} ago"
+        seen = "never" if worker.seen_seconds is None else f"{span(worker.seen_seconds)} ago"
         beat = worker.beat
         table.add_row(
             Text(escape(worker.name), style="bold red" if worker.missing else "green"),
             f"missing, {seen}" if worker.missing else seen,
             *("?" if number is None else str(number) for number in (beat.running, beat.held, beat.concurrency)),
+            longest_running(worker),
         )
     return table
 
 
-def _ago(seconds: float) -> str:
-    """How long, in words.
-
-    >>> _ago(4.2), _ago(200), _ago(9000), _ago(1e6)
-    ('4 s', '3 min', '2 h', '12 d')
-    """
-    for limit, unit, size in ((120, "s", 1), (7200, "min", 60), (172_800, "h", 3600)):
-        if seconds < limit:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{seconds / 86_400:.0f} d"
+def longest_running(worker: WorkerSeen) -> str:
+    """What a worker has run for longest, as far as it has said so."""
+    return ", ".join(f"{shown(job.job)} {span(job.seconds)}" for job in worker.beat.jobs[:MOST_JOBS])

@@ -7,6 +7,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from worker.commands.status import longest_running
 from worker.ops.escaped import escape
 from worker.ops.history import History
 from worker.ops.status import Status, WorkerSeen
@@ -15,7 +16,6 @@ from worker.ops.words import count, rate, shown, span
 _BARS = " ▁▂▃▄▅▆▇█"
 SHOWN_POINTS = 60
 MOST_WORKERS = 12
-MOST_JOBS = 3
 
 
 def view(
@@ -103,14 +103,13 @@ def _workers(workers: Sequence[WorkerSeen]) -> Table:
     table.add_column("longest running")
     for worker in workers[:MOST_WORKERS]:
         beat = worker.beat
-        longest = ", ".join(f"{shown(job.job)} {span(job.seconds)}" for job in beat.jobs[:MOST_JOBS])
         table.add_row(
             Text(escape(worker.name), style="bold red" if worker.missing else "green"),
             "never" if worker.seen_seconds is None else f"{span(worker.seen_seconds)} ago",
             f"{count(beat.running)} of {count(beat.concurrency)}",
             span(beat.loop_lag_seconds),
             "–" if beat.pool_in_use is None else f"{beat.pool_in_use} used, {count(beat.pool_idle)} idle",
-            longest,
+            longest_running(worker),
         )
     if len(workers) > MOST_WORKERS:
         table.add_row(f"and {len(workers) - MOST_WORKERS:,} more")
