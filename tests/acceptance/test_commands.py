@@ -82,6 +82,7 @@ def test_help_of_every_command_is_useful_and_ends_with_0() -> None:
         ("status", "--help"): ["--json", "parked"],
         ("top", "--help"): ["--json", "--every", "Ctrl-C"],
         ("job", "--help"): ["--json", "ledger"],
+        ("dashboard", "--help"): ["--host", "--port", "--allow-actions", "WORKER_DASHBOARD_TOKEN"],
         ("migrate", "--help"): ["--check", "--sql", "--from", "--json", "WORKER_CREATE_TABLES"],
         ("dead", "--help"): ["list", "show", "replay", "purge"],
         ("contract", "-h"): ["AsyncAPI"],
