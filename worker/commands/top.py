@@ -7,16 +7,15 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 import typer
-from redis.exceptions import RedisError
 from rich.console import Console
 from rich.live import Live
 
 from worker.commands.common import AsJson, Servers, for_people, print_json, settings_from, with_servers
 from worker.commands.status import as_json_of
 from worker.commands.top_view import view
-from worker.ops import tallies
 from worker.ops.history import History, Point
-from worker.ops.status import Status, status
+from worker.ops.look import look
+from worker.ops.status import Status
 from worker.ops.tallies import Tallies
 
 
@@ -44,11 +43,7 @@ class Watch:
 
     async def look(self) -> Look:
         """Ask both servers. Takes a few seconds at the most, and raises nothing for one that is away."""
-        found = await status(self._servers.redis, self._queue, self._servers.engine)
-        counted = None
-        if found.jobs is not None:
-            with suppress(RedisError, OSError):  # gone between two questions: the next look says why
-                counted = await tallies.read(self._servers.redis, self._queue)
+        found, counted = await look(self._servers.redis, self._queue, self._servers.engine)
         now = time.monotonic()
         seconds, self._at_seconds = now - self._at_seconds, now
         before, self._counted = self._counted, counted

@@ -4,15 +4,14 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from redis.exceptions import RedisError
-
 from worker.dashboard.charts import Chart, Value, chart
 from worker.dashboard.desk import Backend
 from worker.dashboard.events import Parts
 from worker.dashboard.pages import Pages
 from worker.ops import tallies
 from worker.ops.history import KEEP_SECONDS, History, Point
-from worker.ops.status import Status, status
+from worker.ops.look import look
+from worker.ops.status import Status
 from worker.ops.words import rate, span
 
 PARTS = ("notice", "servers", "figures", "states", "throughput", "throughput_rows", "waits", "waits_rows", "workers")
@@ -47,13 +46,7 @@ class Overview:
 
     async def look(self) -> Parts:
         """Ask both servers: some ten commands, whatever the queue holds. Takes a few seconds at the most."""
-        found = await status(self._backend.redis, self._backend.queue, self._backend.engine)
-        counted = None
-        if found.jobs is not None:
-            try:
-                counted = await tallies.read(self._backend.redis, self._backend.queue)
-            except (RedisError, OSError):
-                counted = None  # gone between two questions: the next look tells why
+        found, counted = await look(self._backend.redis, self._backend.queue, self._backend.engine)
         point = self._history.add(time.monotonic(), counted)
         return self._fill(found, point)
 
