@@ -10,13 +10,9 @@ from pathlib import Path
 
 from tests.acceptance.commands import ROOT, WORKER, Running
 from tests.acceptance.conftest import Place
+from tests.acceptance.pages import free_port
 
 VENDOR = ROOT / "worker" / "dashboard" / "static" / "vendor"
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        return int(listening.getsockname()[1])
 
 
 def test_it_serves_until_it_is_told_to_stop(place: Place) -> None:

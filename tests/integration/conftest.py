@@ -7,7 +7,6 @@ import asyncio
 import io
 import itertools
 import json
-import logging
 import shutil
 import tempfile
 import time
@@ -19,10 +18,10 @@ from typing import Any, Protocol
 import asyncpg  # type: ignore[import-untyped]
 import pytest
 import redis
-import structlog
 from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
+from tests.logging_state import logging_put_back
 from worker.database.engine import create_engine, create_sessions, create_tables
 from worker.embedded import PostgresServer, ValkeyServer
 from worker.ops import logs
@@ -166,14 +165,9 @@ def recorded(engine: AsyncEngine) -> Iterator[list[str]]:
 
 @pytest.fixture
 def logging_kept() -> Iterator[None]:
-    """Puts logging back as it was: `logs.configure` changes it for the whole process."""
-    loggers = [logging.getLogger(name) for name in (None, "arq", "arq.worker", "sqlalchemy", "asyncio", "redis")]
-    before = [(logger.level, logger.handlers[:], logger.filters[:], logger.propagate) for logger in loggers]
-    yield
-    structlog.reset_defaults()
-    for logger, (level, handlers, filters, propagate) in zip(loggers, before, strict=True):
-        logger.setLevel(level)
-        logger.handlers[:], logger.filters[:], logger.propagate = handlers, filters, propagate
+    """Puts logging back as it was."""
+    with logging_put_back():
+        yield
 
 
 @pytest.fixture

@@ -1,21 +1,18 @@
 """What the unit tests share: an in-memory Redis that runs the real Lua scripts, and logs that are read back."""
 
 import io
-import logging
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import redirect_stdout
 from typing import Literal
 
 import pytest
-import structlog
 from fakeredis import FakeAsyncRedis
 from hypothesis import HealthCheck, settings
 from redis.asyncio import Redis
 
+from tests.logging_state import logging_put_back
 from tests.unit.written import Written
 from worker.ops import logs
-
-LOGGERS = (None, "arq", "arq.worker", "sqlalchemy", "asyncio", "redis", "uvicorn")
 
 # A busy machine is slow; that is no failure.
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -33,14 +30,9 @@ async def redis() -> AsyncIterator[Redis]:
 
 @pytest.fixture
 def kept() -> Iterator[None]:
-    """Puts logging back as it was: what is tested changes it for the whole process."""
-    loggers = [logging.getLogger(name) for name in LOGGERS]
-    before = [(logger.level, logger.handlers[:], logger.filters[:], logger.propagate) for logger in loggers]
-    yield
-    structlog.reset_defaults()
-    for logger, (level, handlers, filters, propagate) in zip(loggers, before, strict=True):
-        logger.setLevel(level)
-        logger.handlers[:], logger.filters[:], logger.propagate = handlers, filters, propagate
+    """Puts logging back as it was."""
+    with logging_put_back():
+        yield
 
 
 @pytest.fixture
