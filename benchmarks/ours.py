@@ -16,7 +16,7 @@ import uvloop
 from benchmarks.peers.common import System, concurrency, counter, main
 from benchmarks.peers.plan import Job
 from producers import CreatePost, CreateUser, DeletePost, DeleteUser, Message, Producer, UpdatePost, UpdateUser
-from producers.connection import connect
+from producers._redis import connect
 from producers.keys import DEFAULT_QUEUE
 from worker import app
 from worker.engine import execution, garbage

@@ -7,6 +7,7 @@
 Importing this loads pydantic and arq's Redis client: no database, nothing of the worker.
 """
 
+from producers._encoding import Request
 from producers.errors import (
     EnqueueError,
     EnqueueUnconfirmed,
@@ -41,7 +42,6 @@ from producers.messages import (
     UserChanges,
 )
 from producers.producer import Producer
-from producers.request import Request
 from producers.sync import SyncJobHandle, SyncProducer
 
 __all__ = [

@@ -9,7 +9,8 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from producers import keys
-from producers.cancel import Answer, cancel
+from producers._result_waiter import Results
+from producers.cancellation import Answer, cancel
 from producers.errors import (
     JobCancelled,
     JobDead,
@@ -20,7 +21,6 @@ from producers.errors import (
     job_error,
 )
 from producers.messages import Reply
-from producers.results import Results
 from producers.wire import Result, WireError, decode_result
 
 ReplyT = TypeVar("ReplyT", bound=Reply)

@@ -8,7 +8,10 @@ from types import TracebackType
 from typing import Any, Self, TypeVar, Unpack
 
 from producers import ids, keys, wire
-from producers.connection import ANSWER_TIMEOUT_SECONDS, connect
+from producers._encoding import Options, Request, build, encode
+from producers._redis import ANSWER_TIMEOUT_SECONDS, connect
+from producers._result_waiter import Results
+from producers._sender import Sender
 from producers.errors import EnqueueError, SomeRefused
 from producers.handle import JobHandle
 from producers.messages import (
@@ -24,9 +27,6 @@ from producers.messages import (
     UpdateUser,
     User,
 )
-from producers.request import Options, Request, build, encode
-from producers.results import Results
-from producers.sender import Sender
 
 ReplyT = TypeVar("ReplyT", bound=Reply)
 
@@ -168,10 +168,10 @@ class Producer:
         """
         if not _traced():
             return await self._enqueue(message, options, self._headers)
-        from producers import tracing  # noqa: PLC0415  # who does not trace loads nothing of it
+        from producers import _tracing  # noqa: PLC0415  # who does not trace loads nothing of it
 
-        with tracing.sending(message.job, self._queue) as span:
-            handle = await self._enqueue(message, options, tracing.headers(span, self._me))
+        with _tracing.sending(message.job, self._queue) as span:
+            handle = await self._enqueue(message, options, _tracing.headers(span, self._me))
             span.set_attribute("messaging.message.id", handle.job_id)
             return handle
 
@@ -190,11 +190,11 @@ class Producer:
         """
         if not _traced():
             return await self._enqueue_many(jobs, self._headers)
-        from producers import tracing  # noqa: PLC0415  # as above
+        from producers import _tracing  # noqa: PLC0415  # as above
 
         # One span for all of them: each job has its own where it is run.
-        with tracing.sending("jobs", self._queue) as span:
-            handles = await self._enqueue_many(jobs, tracing.headers(span, self._me))
+        with _tracing.sending("jobs", self._queue) as span:
+            handles = await self._enqueue_many(jobs, _tracing.headers(span, self._me))
             span.set_attribute("messaging.batch.message_count", len(handles))
             return handles
 

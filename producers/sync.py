@@ -8,10 +8,10 @@ from types import TracebackType
 from typing import Any, Generic, Self, TypeVar, Unpack
 
 from producers import keys
+from producers._encoding import Options, Request
 from producers.handle import JobHandle, JobStatus
 from producers.messages import Deleted, Message, Post, Reply, User
 from producers.producer import Producer
-from producers.request import Options, Request
 
 ReplyT = TypeVar("ReplyT", bound=Reply)
 T = TypeVar("T")

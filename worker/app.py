@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 from sqlalchemy.pool import QueuePool
 
 from producers import wire
-from producers.connection import connect
+from producers._redis import connect
 from worker.database.engine import create_engine, create_sessions
 from worker.engine import compatibility, garbage
 from worker.engine.batch import Batches

@@ -6,7 +6,7 @@ from redis.exceptions import RedisError
 from sqlalchemy import text
 
 from producers import keys
-from producers.connection import connect
+from producers._redis import connect
 from worker.database.broken import Unreachable
 from worker.database.engine import create_engine
 from worker.engine.classify import classify, describe

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from producers import keys
-from producers.connection import connect
+from producers._redis import connect
 from worker.database.engine import Timeouts, database_url
 
 SHORTEST_TOKEN = 16

@@ -5,6 +5,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+from producers._encoding import Request
 from producers.cli.options import failure
 from producers.cli.output import Exit, Failure, print_error, print_job
 from producers.errors import (
@@ -18,7 +19,6 @@ from producers.errors import (
 )
 from producers.handle import JobHandle, JobStatus
 from producers.producer import Producer
-from producers.request import Request
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,13 +10,13 @@ from typing import Annotated, Any
 
 import typer
 
+from producers._encoding import Request, build
 from producers.cli import options
 from producers.cli.enqueue import Target, enqueue
 from producers.cli.fields import FlatField, flat_fields, nest
 from producers.cli.output import Exit, Failure
 from producers.errors import InvalidMessage
 from producers.messages import Message
-from producers.request import Request, build
 
 STDIN = "-"
 LARGEST_STDIN_BYTES = 1024 * 1024

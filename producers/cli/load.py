@@ -9,11 +9,11 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from producers import ids, wire
+from producers._encoding import MAX_DELAY_SECONDS, Encoded, Request
+from producers._sender import BYTES_A_CALL, JOBS_A_CALL, Sender
 from producers.cli.records import BadLine, Record
 from producers.errors import EnqueueError, EnqueueUnconfirmed, RedisRefused, RedisUnavailable
 from producers.messages import MESSAGES, problems
-from producers.request import MAX_DELAY_SECONDS, Encoded, Request
-from producers.sender import BYTES_A_CALL, JOBS_A_CALL, Sender
 
 MOST_LINES = 10**12
 

@@ -12,15 +12,15 @@ from typing import IO, Annotated, BinaryIO
 
 import typer
 
+from producers._redis import ANSWER_TIMEOUT_SECONDS, connect
+from producers._sender import Sender
 from producers.cli import options
 from producers.cli.lines import Lines
 from producers.cli.load import Load, Naming, Stopped
 from producers.cli.output import Exit, Failure, error_console
 from producers.cli.records import BadLine, Format, HeaderError, Record, read
 from producers.cli.report import Refusals, Summary, progress_bar
-from producers.connection import ANSWER_TIMEOUT_SECONDS, connect
 from producers.errors import RedisRefused
-from producers.sender import Sender
 
 STDIN = "-"
 _SUFFIXES = {".jsonl": Format.JSONL, ".ndjson": Format.JSONL, ".json": Format.JSONL, ".csv": Format.CSV}

@@ -9,7 +9,7 @@ from axe_playwright_python.async_playwright import Axe  # type: ignore[import-un
 from playwright.async_api import Page, expect
 
 from producers import Producer, keys
-from producers.connection import connect
+from producers._redis import connect
 from tests.browser.serving import served
 from tests.integration.running import BREAK, MEND, burst, run_all, settings_of, user, working
 from worker.dashboard.security import Access

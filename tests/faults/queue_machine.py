@@ -17,11 +17,11 @@ from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from producers import Deleted, keys, wire
-from producers.cancel import cancel
+from producers._encoding import Encoded
+from producers._script import NotSent, Script
+from producers._sender import Sender
+from producers.cancellation import cancel
 from producers.errors import IdempotencyConflict, QueueFull
-from producers.request import Encoded
-from producers.scripts import NotSent, Script
-from producers.sender import Sender
 from tests.faults.queue_model import (
     FOREIGN,
     LEASE_MS,

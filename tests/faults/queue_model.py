@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 from redis.asyncio import Redis
 
 from producers import keys
-from producers.cancel import Answer
-from producers.request import Encoded
+from producers._encoding import Encoded
+from producers.cancellation import Answer
 from worker.engine.queue import Lease, PayloadState, Renewal
 
 QUEUE = keys.DEFAULT_QUEUE

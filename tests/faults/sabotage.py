@@ -17,7 +17,7 @@ from redis.asyncio import Redis
 from sqlalchemy import Engine, event
 from sqlalchemy.dialects.postgresql.asyncpg import PGDialect_asyncpg
 
-from producers.scripts import Script
+from producers._script import Script
 from worker.__main__ import main as worker_main
 from worker.database import ledger
 from worker.engine import scripts

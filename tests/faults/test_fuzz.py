@@ -22,11 +22,11 @@ from pydantic_core import to_json
 from typer.testing import CliRunner
 
 from producers import Deleted, JobError, JobNotFound, ids, keys, wire
+from producers._redis import connect
+from producers._result_waiter import Results
 from producers.cli.app import main as producers_main
-from producers.connection import connect
 from producers.handle import JobHandle
 from producers.messages import problems
-from producers.results import Results
 from tests.acceptance.commands import HASH as GOOD_HASH
 from tests.acceptance.commands import WORKER, Running, eventually
 from tests.faults.fuzz import MARKER, MOST_BYTES, Fuzz, many

@@ -22,9 +22,9 @@ from hypothesis.stateful import (
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
-from producers import scripts as producer_scripts
-from producers.connection import connect
-from producers.scripts import Script
+from producers import _script as producer_scripts
+from producers._redis import connect
+from producers._script import Script
 from tests.faults.queue_machine import QueueMachine
 from tests.faults.queue_model import (
     QUEUE,

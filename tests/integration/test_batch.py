@@ -18,7 +18,7 @@ from sqlalchemy import event, text
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from producers import CreateUser, JobHandle, JobStatus, Producer, User, keys
-from producers.connection import connect
+from producers._redis import connect
 from tests.integration.conftest import Logged
 from tests.integration.running import burst, run_all, settings_of, user, working
 from tests.integration.test_transaction import (

@@ -22,8 +22,8 @@ from producers import (
     User,
     keys,
 )
-from producers.cancel import RESULT_MS
-from producers.connection import connect
+from producers._redis import connect
+from producers.cancellation import RESULT_MS
 from producers.handle import PARKED_MS
 from tests.integration.running import BREAK, MEND, burst, run_all, settings_of, user, working
 from worker.settings import Settings

@@ -8,7 +8,7 @@ import pytest
 from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from producers.connection import connect
+from producers._redis import connect
 
 Eventually = Callable[[Callable[[], Awaitable[Any]]], Awaitable[Any]]
 """Waits until a question is answered with something true."""

@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from typer.testing import CliRunner
 
 from producers import JobDead, JobHandle, JobStatus, Producer, Request, keys
-from producers.connection import connect
+from producers._redis import connect
 from tests.integration.running import (
     BREAK,
     HASH,

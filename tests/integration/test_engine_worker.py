@@ -14,7 +14,7 @@ from redis.asyncio import Redis
 from structlog.testing import capture_logs
 
 from producers import keys, wire
-from producers.connection import connect
+from producers._redis import connect
 from tests.integration.conftest import Eventually
 from worker.embedded import ValkeyServer
 from worker.engine import execution

@@ -12,8 +12,8 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
 
 from producers import keys
-from producers.connection import connect
-from producers.scripts import ENQUEUE, NotSent
+from producers._redis import connect
+from producers._script import ENQUEUE, NotSent
 from worker.engine.queue import Burial, Claimed, Completion, GiveBack, PayloadState, Queue, Renewal, RetryLater
 from worker.engine.scripts import REPLAY
 

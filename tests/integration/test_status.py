@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from typer.testing import CliRunner
 
 from producers import JobStatus, Producer, keys
-from producers.connection import connect
+from producers._redis import connect
 from tests.integration.running import on_a_terminal, settings_of, user, working
 from worker.cli import app
 from worker.ops.status import FORGOTTEN_SECONDS, MISSING_SECONDS, Jobs, Status, status

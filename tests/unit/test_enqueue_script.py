@@ -19,9 +19,9 @@ from producers import (
     UserChanges,
     keys,
 )
-from producers.request import Encoded
-from producers.scripts import ENQUEUE
-from producers.sender import IDEMPOTENCY_MS, JOBS_A_CALL, Sender, pieces
+from producers._encoding import Encoded
+from producers._script import ENQUEUE
+from producers._sender import IDEMPOTENCY_MS, JOBS_A_CALL, Sender, pieces
 
 QUEUE = keys.DEFAULT_QUEUE
 CLOCK = keys.clock(QUEUE)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from producers import CreatePost, DeleteUser, Request, ids
-from producers.request import MAX_DELAY_SECONDS
+from producers._encoding import MAX_DELAY_SECONDS
 
 PARTS = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,127}", fullmatch=True)
 NOT_PARTS = ["", " ", "a b", "a@b", "-a", ".a", "_a", ":a", "a\n", "ä", "a" * 129, "a/b", "a\x00"]

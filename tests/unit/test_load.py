@@ -13,13 +13,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from producers import EnqueueError, EnqueueUnconfirmed, IdempotencyConflict, RedisRefused, RedisUnavailable
+from producers._encoding import Encoded
+from producers._sender import JOBS_A_CALL, Sender
 from producers.cli.fields import all_names, flat_fields
 from producers.cli.lines import LONGEST_LINE_BYTES, Lines
 from producers.cli.load import Load, Naming, Stopped
 from producers.cli.records import JOB, OPTIONS, BadLine, Format, HeaderError, Record, read
 from producers.messages import MESSAGES
-from producers.request import Encoded
-from producers.sender import JOBS_A_CALL, Sender
 
 HASH = "$2b$12$EixZaYVK1fsbw1ZfbX3OXePaWxn96p36WQoeG6Lruj3vjPGga31lW"
 SECRET = "s3cret-value"

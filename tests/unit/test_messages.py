@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
 from producers import CreatePost, CreateUser, Deleted, DeleteUser, InvalidMessage, Post, UpdatePost, UpdateUser, User
+from producers._encoding import build
 from producers.messages import (
     CONTENT_LENGTH,
     EMAIL_LENGTH,
@@ -24,7 +25,6 @@ from producers.messages import (
     Message,
     problems,
 )
-from producers.request import build
 from producers.wire import fields_json
 
 BCRYPT = "$2b$12$EixZaYVK1fsbw1ZfbX3OXePaWxn96p36WQoeG6Lruj3vjPGga31lW"

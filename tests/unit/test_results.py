@@ -22,7 +22,7 @@ from producers import (
     ResultTimeout,
     keys,
 )
-from producers.results import Results
+from producers._result_waiter import Results
 
 QUEUE = keys.DEFAULT_QUEUE
 FAR_MS = 4_102_444_800_000  # the year 2100

@@ -25,7 +25,7 @@ from producers import (
     keys,
     sender,
 )
-from producers.scripts import NotSent
+from producers._script import NotSent
 
 FRESH = Request(DeleteUser(user_id=1)).encode()
 KEYED = Request(DeleteUser(user_id=2), idempotency_key="a").encode()

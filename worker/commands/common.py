@@ -17,7 +17,7 @@ from rich.console import Console
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from producers.connection import connect
+from producers._redis import connect
 from worker.database.broken import ConnectionLost, LeftIdle
 from worker.database.engine import create_engine
 from worker.engine.outage import reason

@@ -7,7 +7,7 @@ import socket
 import typer
 from redis.asyncio import Redis
 
-from producers.connection import connect
+from producers._redis import connect
 from worker.app import schedule
 from worker.commands.common import ANSWER_SECONDS, stop
 from worker.dashboard.app import Dashboard

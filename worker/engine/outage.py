@@ -8,7 +8,7 @@ import structlog
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from producers.scripts import NotSent
+from producers._script import NotSent
 from worker.engine.retry import backoff_seconds
 
 log = structlog.get_logger("worker.outage")

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from redis.asyncio import Redis
 
 from producers import keys
-from producers.scripts import Script
+from producers._script import Script
 from worker.engine.scripts import BURY, CLAIM, COMPLETE, RELEASE, RENEW, RETRY, SWEEP
 
 Arguments = Sequence[str | bytes | int]

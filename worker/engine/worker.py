@@ -20,7 +20,7 @@ from arq.worker import Worker
 from redis.exceptions import RedisError
 
 from producers import keys
-from producers.listener import Listener
+from producers._pubsub import Listener
 from worker.engine.actors import end, kept, unless
 from worker.engine.causes import causes
 from worker.engine.claimer import Claimer

@@ -21,7 +21,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from producers.connection import connect
+from producers._redis import connect
 from worker.database.engine import create_engine
 from worker.engine.outage import reason
 from worker.engine.worker import EngineWorker

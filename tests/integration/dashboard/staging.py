@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 from arq.connections import ArqRedis
 
-from producers.connection import connect
+from producers._redis import connect
 from worker.app import schedule
 from worker.dashboard.app import Dashboard
 from worker.dashboard.desk import Backend

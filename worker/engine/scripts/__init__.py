@@ -3,7 +3,7 @@
 They compose the names of a job's keys from the id that they find in the queue, so all keys are on one Redis node.
 """
 
-from producers.scripts import CLOCK, ORDER, Script, lua
+from producers._script import CLOCK, ORDER, Script, lua
 
 
 def _script(name: str) -> Script:

@@ -1,4 +1,4 @@
-"""The Lua scripts of this package, one operation a file, and how a script is called."""
+"""Lua scripts: how one is loaded, kept by Redis and called; and those of this package, one operation a file."""
 
 import hashlib
 from asyncio import StreamWriter
@@ -78,6 +78,6 @@ def lua(package: str, name: str) -> bytes:
     return files(package).joinpath(name).read_bytes()
 
 
-CLOCK, ORDER = lua(__package__, "clock.lua"), lua(__package__, "order.lua")
-ENQUEUE = Script(CLOCK, lua(__package__, "enqueue.lua"))
-CANCEL = Script(ORDER, lua(__package__, "cancel.lua"))
+CLOCK, ORDER = lua(__package__, "scripts/clock.lua"), lua(__package__, "scripts/order.lua")
+ENQUEUE = Script(CLOCK, lua(__package__, "scripts/enqueue.lua"))
+CANCEL = Script(ORDER, lua(__package__, "scripts/cancel.lua"))

@@ -7,8 +7,8 @@ from redis.asyncio import Redis
 from redis.exceptions import AuthenticationError, RedisError, ResponseError
 
 from producers import ids, keys, wire
+from producers._script import CANCEL, NotSent
 from producers.errors import CANCELLED, RedisRefused, RedisUnavailable
-from producers.scripts import CANCEL, NotSent
 
 RESULT_MS = 60 * 60 * 1000
 """How long the result of a job that was cancelled at once is kept: as long as workers keep theirs by default."""

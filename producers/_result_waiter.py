@@ -8,7 +8,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from producers import keys
-from producers.listener import Listener
+from producers._pubsub import Listener
 
 FIRST_DELAY_SECONDS = 0.005
 LONGEST_DELAY_SECONDS = 0.25

@@ -10,6 +10,8 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from producers import keys
+from producers._encoding import Encoded
+from producers._script import ENQUEUE, NotSent
 from producers.errors import (
     EnqueueError,
     EnqueueUnconfirmed,
@@ -18,8 +20,6 @@ from producers.errors import (
     RedisRefused,
     RedisUnavailable,
 )
-from producers.request import Encoded
-from producers.scripts import ENQUEUE, NotSent
 
 JOBS_A_CALL = 500
 JOBS_A_TURN = 20
