@@ -22,8 +22,8 @@ from producers import (
     RedisRefused,
     RedisUnavailable,
     Request,
+    _sender,
     keys,
-    sender,
 )
 from producers._script import NotSent
 
@@ -60,12 +60,12 @@ class Script:
 @pytest.fixture
 def send(monkeypatch: pytest.MonkeyPatch, redis: Redis) -> Any:
     """Sends the two jobs through a script that does what it is told."""
-    monkeypatch.setattr(sender, "FIRST_DELAY_SECONDS", 0.001)
+    monkeypatch.setattr(_sender, "FIRST_DELAY_SECONDS", 0.001)
 
     async def run(*steps: list[int] | Exception) -> tuple[list[bool | EnqueueError], Script]:
         script = Script(*steps)
-        monkeypatch.setattr(sender, "ENQUEUE", script)
-        made = sender.Sender(redis, keys.DEFAULT_QUEUE, max_queued=0, timeout_seconds=0.05)
+        monkeypatch.setattr(_sender, "ENQUEUE", script)
+        made = _sender.Sender(redis, keys.DEFAULT_QUEUE, max_queued=0, timeout_seconds=0.05)
         return await made.send([FRESH, KEYED]), script
 
     return run
