@@ -19,13 +19,14 @@ from producers import CreatePost, CreateUser, DeletePost, DeleteUser, Message, P
 from producers._redis import connect
 from producers.keys import DEFAULT_QUEUE
 from worker import app
-from worker.engine import execution, garbage
-from worker.engine.outcome import Dead, Done, Rejected
-from worker.engine.stock import functions
+from worker.engine import executor as execution
+from worker.engine import garbage
+from worker.engine.arq_functions import functions
 from worker.engine.transaction import Claim
 from worker.engine.worker import EngineWorker, Options
 from worker.jobs import REGISTRY
-from worker.ops import logs
+from worker.model.outcome import Dead, Done, Rejected
+from worker.observability import logs
 from worker.settings import Settings
 
 _MESSAGES = {

@@ -25,9 +25,9 @@ from benchmarks.peers.plan import HASH
 from benchmarks.peers.tables import session_scope
 from worker.database.engine import create_engine, create_sessions, create_tables, database_url
 from worker.embedded import PostgresServer
-from worker.engine.outcome import Done
 from worker.engine.transaction import Claim, Transaction
 from worker.jobs import REGISTRY
+from worker.model.outcome import Done
 
 PROMISED_RATIO = 1.3
 AT_ONCE = 16

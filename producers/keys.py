@@ -90,5 +90,5 @@ def workers(queue: str) -> str:
 
 
 def tallies(queue: str) -> str:
-    """Hash: what the settlements of this queue have added up, see `worker/engine/tally.py`."""
+    """Hash: what the settlements of this queue have added up, see `worker/queue/counters.py`."""
     return f"{queue}:tallies"

@@ -19,24 +19,24 @@ from producers import wire
 from producers._redis import connect
 from worker.database.engine import create_engine, create_sessions
 from worker.engine import compatibility, garbage
+from worker.engine.arq_functions import cron_jobs, functions
 from worker.engine.batch import Batches
-from worker.engine.causes import causes
-from worker.engine.execution import Batched, Effects, Tick
-from worker.engine.journal import Journal
-from worker.engine.schedule import run_tick
-from worker.engine.stock import cron_jobs, functions
+from worker.engine.cron import run_tick
+from worker.engine.executor import Batched, Effects, Tick
+from worker.engine.job_log import Journal
+from worker.engine.loop_lag import LoopLag
 from worker.engine.transaction import Transaction
 from worker.engine.worker import EngineWorker, Options
 from worker.jobs import REGISTRY, SCHEDULE, Retention, ScheduledJob
-from worker.ops import logs
-from worker.ops.dead_letters import DeadLetters
-from worker.ops.lag import LoopLag
-from worker.ops.tracing.switch import start as start_tracing
+from worker.model.causes import causes
+from worker.observability import logs
+from worker.observability.tracing.setup import start as start_tracing
+from worker.queue.dead_letters import DeadLetters
 from worker.ready import wait_for_tables
 from worker.settings import Settings, SettingsError, zone
 
 if TYPE_CHECKING:
-    from worker.ops.tracing.parts import Tracing
+    from worker.observability.tracing.wrappers import Tracing
 
 log = structlog.get_logger("worker")
 
@@ -158,7 +158,7 @@ def _pages(settings: Settings, worker: EngineWorker) -> list[Callable[[], Awaita
     if not settings.http_port:
         return []
     # A tenth of a second at the start, where nobody asks.
-    from worker.ops import http  # noqa: PLC0415
+    from worker.observability import http  # noqa: PLC0415
 
     return [
         lambda: http.answer(

@@ -13,12 +13,12 @@ from redis.exceptions import RedisError
 
 from producers.contract import asyncapi_json
 from worker import app as worker_app
-from worker import check as health_check
 from worker import demo as worker_demo
 from worker.commands import dead, job, migrate, status, top
 from worker.commands.common import errors, settings_from, stop
 from worker.engine import compatibility
-from worker.ops import logs
+from worker.observability import check as health_check
+from worker.observability import logs
 from worker.settings import Settings
 from worker.supervisor import MARGIN_SECONDS, Supervisor
 

@@ -9,9 +9,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from worker.database.engine import create_tables
 from worker.database.version import HEAD, NotMigrated, Standing, standing, version_of
-from worker.engine.classify import classify, describe, forbidden
-from worker.engine.outcome import Release
-from worker.engine.retry import backoff_seconds
+from worker.model.backoff import backoff_seconds
+from worker.model.failures import classify, describe, forbidden
+from worker.model.outcome import Release
 
 log = structlog.get_logger("worker")
 

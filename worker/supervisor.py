@@ -21,7 +21,7 @@ from typing import Any
 
 import structlog
 
-from worker.engine.retry import backoff_seconds
+from worker.model.backoff import backoff_seconds
 
 log = structlog.get_logger("worker.supervisor")
 

@@ -35,9 +35,9 @@ from tests.faults.queue_model import (
     ordering_key,
     tally_of,
 )
-from worker.engine import scripts
-from worker.engine.queue import Burial, Completion, GiveBack, Lease, Queue, RetryLater
-from worker.ops.dead_letters import DeadLetters
+from worker.queue import scripts
+from worker.queue.dead_letters import DeadLetters
+from worker.queue.queue import Burial, Completion, GiveBack, Lease, Queue, RetryLater
 
 FAR_MS = 10 * LEASE_MS
 JUMP_US = 100 * LEASE_MS * 1000

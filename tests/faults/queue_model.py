@@ -13,7 +13,7 @@ from redis.asyncio import Redis
 from producers import keys
 from producers._encoding import Encoded
 from producers.cancellation import Answer
-from worker.engine.queue import Lease, PayloadState, Renewal
+from worker.queue.queue import Lease, PayloadState, Renewal
 
 QUEUE = keys.DEFAULT_QUEUE
 PARKED_MS = 1e15

@@ -20,8 +20,8 @@ from sqlalchemy.dialects.postgresql.asyncpg import PGDialect_asyncpg
 from producers._script import Script
 from worker.__main__ import main as worker_main
 from worker.database import ledger
-from worker.engine import scripts
 from worker.jobs import REGISTRY
+from worker.queue import scripts
 
 KILL_AT, KILL_AFTER = "FAULTS_KILL_AT", "FAULTS_KILL_AFTER"
 BLOCKED, STUBBORN, HOARDING = "FAULTS_BLOCKED", "FAULTS_STUBBORN", "FAULTS_HOARDING"

@@ -32,14 +32,14 @@ from tests.acceptance.commands import WORKER, Running, eventually
 from tests.faults.fuzz import MARKER, MOST_BYTES, Fuzz, many
 from worker.cli import app
 from worker.embedded import PostgresServer, ValkeyServer
-from worker.engine.execution import Execution
+from worker.engine.executor import Execution
 from worker.engine.job import Job, read
-from worker.engine.journal import loggable
-from worker.engine.outcome import Attempt, Dead, Done, Outcome, Rejected
-from worker.engine.queue import Burial, Claimed, Completion, Lease, PayloadState
+from worker.engine.job_log import loggable
 from worker.engine.transaction import Claim
 from worker.jobs import REGISTRY
-from worker.ops.shape import shape
+from worker.model.outcome import Attempt, Dead, Done, Outcome, Rejected
+from worker.queue.queue import Burial, Claimed, Completion, Lease, PayloadState
+from worker.views.payload_summary import shape
 
 PAYLOADS = int(os.environ.get("FUZZ_PAYLOADS", "5000"))
 Count = Callable[[str, object], None]

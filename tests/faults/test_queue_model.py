@@ -30,7 +30,7 @@ from tests.faults.queue_model import (
     QUEUE,
 )
 from worker.embedded import ValkeyServer
-from worker.engine import scripts
+from worker.queue import scripts
 
 STEPS = 50
 EXAMPLES = int(os.environ.get("QUEUE_MODEL_EXAMPLES", "0"))

@@ -24,7 +24,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 from tests.logging_state import logging_put_back
 from worker.database.engine import create_engine, create_sessions, create_tables
 from worker.embedded import PostgresServer, ValkeyServer
-from worker.ops import logs
+from worker.observability import logs
 
 # Nothing is lost but what a power cut would take, and that takes the tests too.
 FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "deadlock_timeout": "100ms"}

@@ -38,13 +38,13 @@ from worker.database.engine import create_sessions
 from worker.database.owned import OwnedSession
 from worker.engine.batch import Batches
 from worker.engine.job import Job
-from worker.engine.leases import interrupt
-from worker.engine.outcome import Attempt, Done, Rejected, Release, Retry
-from worker.engine.queue import Claimed, Lease, PayloadState
 from worker.engine.transaction import Claim, Transaction
 from worker.engine.worker import EngineWorker
 from worker.jobs import REGISTRY, JobType
 from worker.jobs.users import create_users
+from worker.model.outcome import Attempt, Done, Rejected, Release, Retry
+from worker.queue.leases import interrupt
+from worker.queue.queue import Claimed, Lease, PayloadState
 from worker.settings import Settings
 
 Answers = Callable[[AsyncSession, Sequence[CreateUser]], Awaitable[Sequence[Any]]]

@@ -20,9 +20,9 @@ from hypothesis import strategies as st
 from worker.database.engine import create_engine, create_sessions
 from worker.embedded import PostgresServer
 from worker.engine.batch import Batches
-from worker.engine.outcome import Attempt, Done
 from worker.engine.transaction import Claim, Transaction
 from worker.jobs import REGISTRY
+from worker.model.outcome import Attempt, Done
 
 EXAMPLES = int(os.environ.get("BATCH_EXAMPLES", "60"))
 MAX_TRIES = 3

@@ -29,11 +29,11 @@ from tests.integration.running import (
 from worker.app import engine_worker
 from worker.cli import app
 from worker.database import ledger
-from worker.engine.scripts import REPLAY
-from worker.ops import dead_letters
-from worker.ops.dead_letters import DeadLetters, Letter, Replayed
-from worker.ops.escaped import escape
+from worker.queue import dead_letters
+from worker.queue.dead_letters import DeadLetters, Letter, Replayed
+from worker.queue.scripts import REPLAY
 from worker.settings import Settings
+from worker.views.escaped import escape
 
 QUEUE = keys.DEFAULT_QUEUE
 SECRET = "hunter2@example.com"

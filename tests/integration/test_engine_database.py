@@ -16,8 +16,8 @@ from worker.database import users, uses
 from worker.database.broken import ConnectionLost, LeftIdle
 from worker.database.engine import Timeouts, create_engine, create_sessions, create_tables, database_url, session_scope
 from worker.database.models import User
-from worker.engine.classify import classify
-from worker.engine.outcome import Release
+from worker.model.failures import classify
+from worker.model.outcome import Release
 from worker.settings import Settings
 
 HASH = "$argon2id$v=19$m=65536,t=3,p=4$c29tZSBzYWx0IGhlcmU$bm90IGEgcmVhbCBoYXNoLCBvbmx5IGl0cyBmb3Jt"

@@ -17,13 +17,13 @@ from producers import keys, wire
 from producers._redis import connect
 from tests.integration.conftest import Eventually
 from worker.embedded import ValkeyServer
-from worker.engine import execution
-from worker.engine.outcome import Attempt, Dead, Done, Outcome, Rejected, Release, Retry
-from worker.engine.queue import Queue
-from worker.engine.stock import functions
+from worker.engine import executor as execution
+from worker.engine.arq_functions import functions
 from worker.engine.transaction import Claim
 from worker.engine.worker import EngineWorker, Options
 from worker.jobs import REGISTRY
+from worker.model.outcome import Attempt, Dead, Done, Outcome, Rejected, Release, Retry
+from worker.queue.queue import Queue
 
 NAME = keys.DEFAULT_QUEUE
 MAX_TRIES = 3

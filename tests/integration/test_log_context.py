@@ -20,7 +20,7 @@ from tests.integration.conftest import Logged
 from tests.integration.running import burst, settings_of, user
 from worker import app
 from worker.database import ledger
-from worker.engine import execution
+from worker.engine import executor as execution
 from worker.engine.transaction import Transaction
 from worker.jobs import REGISTRY, JobType
 from worker.jobs.users import create_user, create_users

@@ -16,7 +16,7 @@ from producers import keys, wire
 from producers.messages import CreateUser, Deleted, DeletePost, DeleteUser
 from worker import app
 from worker.database import users
-from worker.engine import stock
+from worker.engine import arq_functions as stock
 from worker.jobs import REGISTRY, JobType
 from worker.settings import Settings
 

@@ -14,8 +14,8 @@ from redis.exceptions import ResponseError
 from producers import keys
 from producers._redis import connect
 from producers._script import ENQUEUE, NotSent
-from worker.engine.queue import Burial, Claimed, Completion, GiveBack, PayloadState, Queue, Renewal, RetryLater
-from worker.engine.scripts import REPLAY
+from worker.queue.queue import Burial, Claimed, Completion, GiveBack, PayloadState, Queue, Renewal, RetryLater
+from worker.queue.scripts import REPLAY
 
 NAME = keys.DEFAULT_QUEUE
 LEASE_MS = 60_000

@@ -16,7 +16,7 @@ from producers import JobStatus, Producer, keys
 from producers._redis import connect
 from tests.integration.running import on_a_terminal, settings_of, user, working
 from worker.cli import app
-from worker.ops.status import FORGOTTEN_SECONDS, MISSING_SECONDS, Jobs, Status, status
+from worker.queue.status import FORGOTTEN_SECONDS, MISSING_SECONDS, Jobs, Status, status
 
 QUEUE = keys.DEFAULT_QUEUE
 NOWHERE_REDIS = "redis://:hush@127.0.0.1:1/0"

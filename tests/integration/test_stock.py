@@ -19,10 +19,10 @@ from producers.messages import CreateUser, User
 from worker import app
 from worker.database import users
 from worker.database.broken import ConnectionLost
-from worker.engine import stock
-from worker.engine.journal import Journal
-from worker.engine.outcome import Release
+from worker.engine import arq_functions as stock
+from worker.engine.job_log import Journal
 from worker.jobs import REGISTRY, JobType
+from worker.model.outcome import Release
 from worker.settings import Settings
 
 HASH = "$argon2id$v=19$m=65536,t=3,p=4$c29tZSBzYWx0IGhlcmU$bm90IGEgcmVhbCBoYXNoLCBvbmx5IGl0cyBmb3Jt"

@@ -23,7 +23,7 @@ from producers import DeleteUser, Producer, SyncProducer, keys, wire
 from tests.integration.conftest import Eventually, Logged
 from tests.integration.running import BREAK, HASH, MEND, burst, run_all, settings_of, user, working
 from worker import app
-from worker.ops.tracing.parts import Tracing
+from worker.observability.tracing.wrappers import Tracing
 from worker.settings import Settings
 
 SECRETS = ("@example.com", "argon2", "lovelace", "hopper", "dijkstra")
@@ -136,7 +136,7 @@ async def test_one_trace_leads_from_the_application_to_the_statements(
 async def test_a_retry_is_a_span_of_its_own_in_the_same_trace(
     spans: Spans, settings: Settings, sql: Any, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("worker.engine.execution.backoff_seconds", lambda _tries: 0.01)
+    monkeypatch.setattr("worker.engine.executor.backoff_seconds", lambda _tries: 0.01)
     await run_all(sql, BREAK)
 
     async def tried() -> bool:

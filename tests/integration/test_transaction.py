@@ -19,9 +19,9 @@ from producers.messages import CreateUser, Deleted, Message, Reply, User
 from worker.database import users
 from worker.database.engine import Timeouts, create_engine, create_sessions
 from worker.database.owned import OwnedSession
-from worker.engine.outcome import Attempt, Dead, Done, Rejected, Release, Retry
 from worker.engine.transaction import Claim, Transaction
 from worker.jobs import REGISTRY, AnyJobType, JobType, Rejection
+from worker.model.outcome import Attempt, Dead, Done, Rejected, Release, Retry
 
 HASH = "$argon2id$v=19$m=65536,t=3,p=4$c29tZSBzYWx0IGhlcmU$bm90IGEgcmVhbCBoYXNoLCBvbmx5IGl0cyBmb3Jt"
 MAX_TRIES = 3

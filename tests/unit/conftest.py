@@ -12,7 +12,7 @@ from redis.asyncio import Redis
 
 from tests.logging_state import logging_put_back
 from tests.unit.written import Written
-from worker.ops import logs
+from worker.observability import logs
 
 # A busy machine is slow; that is no failure.
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])

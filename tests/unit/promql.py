@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import promql_parser
 
-from worker.ops.metrics import TABLE
+from worker.observability.metrics import TABLE
 
 HISTOGRAM_ENDS = ("_bucket", "_count", "_sum")
 

@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
 
-from worker.engine.causes import MORE, MOST_LINKS, causes
+from worker.model.causes import MORE, MOST_LINKS, causes
 
 SECRET = "ada@example.com"
 
@@ -68,7 +68,7 @@ def test_the_worker_is_no_library_where_it_is_installed_as_one(tmp_path: Path) -
         import sys, sysconfig
         paths = sysconfig.get_paths()
         sysconfig.get_path = lambda name: paths[name] if "std" in name else {str(library)!r}
-        from worker.engine.causes import causes
+        from worker.model.causes import causes
         import worker
         sys.path.insert(0, {str(library)!r})
         worker.__path__.append({str(library / "worker")!r})

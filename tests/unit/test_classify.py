@@ -5,9 +5,9 @@ from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, InvalidRequestError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from worker.engine.classify import classify, describe
-from worker.engine.outcome import Rejected, Release, Retry
 from worker.jobs import Rejection
+from worker.model.failures import classify, describe
+from worker.model.outcome import Rejected, Release, Retry
 
 SECRET = "ada@example.com"
 

@@ -8,7 +8,7 @@ import pytest
 import structlog
 
 from tests.unit.written import Written
-from worker.ops.console import Console
+from worker.observability.console import Console
 
 LINE = {
     "timestamp": "2026-11-26T07:29:15.123456Z", "level": "warning", "event": "job_retried",

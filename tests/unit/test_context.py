@@ -10,7 +10,7 @@ import structlog
 
 from tests.unit.written import Written, lines
 from worker import app
-from worker.engine.context import trying, trying_batch
+from worker.model.log_context import trying, trying_batch
 
 ABOUT = ("job_id", "job", "try", "batch")
 

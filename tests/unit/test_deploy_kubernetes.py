@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from tests.unit.promql import mistakes, selected
-from worker.ops.http import Pages
+from worker.observability.http import Pages
 from worker.settings import Settings, variable
 from worker.supervisor import MARGIN_SECONDS
 

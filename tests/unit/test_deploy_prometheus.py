@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from tests.unit.promql import mistakes, selected
-from worker.ops.metrics import TABLE
+from worker.observability.metrics import TABLE
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "deploy" / "prometheus"

@@ -5,7 +5,7 @@ from pydantic_core import to_json
 
 from producers import ids
 from worker.engine.job import read
-from worker.engine.queue import Claimed, Lease, PayloadState
+from worker.queue.queue import Claimed, Lease, PayloadState
 
 PAYLOAD = to_json({"f": "delete_user", "k": {"user_id": 1}, "a": [], "t": None, "et": 1})
 MADE_MS = 1_700_000_000_000

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from tests.unit.written import Written, lines
-from worker.ops.plain import LONGEST_FIELD, LONGEST_TEXT, MOST_FIELDS, as_json
+from worker.observability.log_values import LONGEST_FIELD, LONGEST_TEXT, MOST_FIELDS, as_json
 
 SECRET = "ada@example.com"
 

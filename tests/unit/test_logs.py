@@ -15,7 +15,7 @@ import structlog
 
 from tests.unit.written import Written, lines
 from worker import app
-from worker.ops import logs
+from worker.observability import logs
 
 HASH = "$2b$12$abcdefghijklmnopqrstuuKbQ8Y7rP5Zc0mD3vXw9sT1nL6eH2jGa"
 EMAIL = "ada@example.com"

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from prometheus_client.core import Metric
 
-from worker.ops.metrics import TABLE, Families, Seen
-from worker.ops.status import Beat, Jobs, WorkerSeen
-from worker.ops.tallies import Histogram, Tallies
+from worker.observability.metrics import TABLE, Families, Seen
+from worker.queue.status import Beat, Jobs, WorkerSeen
+from worker.queue.tallies import Histogram, Tallies
 
 OPERATIONS = Path(__file__).parents[2] / "docs" / "operations.md"
 BEAT = Beat(

@@ -5,7 +5,7 @@ import statistics
 
 import pytest
 
-from worker.engine.retry import BASE_SECONDS, CAP_SECONDS, backoff_seconds
+from worker.model.backoff import BASE_SECONDS, CAP_SECONDS, backoff_seconds
 
 
 @pytest.mark.parametrize(

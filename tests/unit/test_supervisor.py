@@ -22,7 +22,7 @@ SECONDS = 20.0
 
 MAIN = """
 import json, sys
-from worker.ops import logs
+from worker.observability import logs
 from worker.supervisor import Supervisor
 logs.configure("json", "info")
 options = json.loads(sys.argv[1])

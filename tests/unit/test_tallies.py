@@ -2,10 +2,10 @@
 
 import pytest
 
-from worker.engine.outcome import Attempt, Dead, Done, Rejected, Release, Retry
-from worker.engine.tally import BOUNDS_JOBS, BOUNDS_SECONDS, tally
 from worker.engine.transaction import Claim
-from worker.ops.tallies import Histogram, Tallies, parse
+from worker.model.outcome import Attempt, Dead, Done, Rejected, Release, Retry
+from worker.queue.counters import BOUNDS_JOBS, BOUNDS_SECONDS, tally
+from worker.queue.tallies import Histogram, Tallies, parse
 
 NAMES = {"create_user"}
 

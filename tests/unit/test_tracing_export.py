@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
-from worker.ops.tracing.export import Told
+from worker.observability.tracing.export import Told
 
 
 class Scripted(SpanExporter):

@@ -20,8 +20,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from producers._redis import connect
 from worker.database.broken import ConnectionLost, LeftIdle
 from worker.database.engine import create_engine
-from worker.engine.outage import reason
-from worker.ops.status import database_trouble
+from worker.queue.availability import reason
+from worker.queue.status import database_trouble
 from worker.settings import Settings, SettingsError
 
 T = TypeVar("T")

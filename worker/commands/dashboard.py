@@ -11,11 +11,11 @@ from producers._redis import connect
 from worker.app import schedule
 from worker.commands.common import ANSWER_SECONDS, stop
 from worker.dashboard.app import Dashboard
-from worker.dashboard.desk import Backend
+from worker.dashboard.context import Backend
 from worker.dashboard.security import Access, Refused
 from worker.dashboard.serve import Server
 from worker.database.engine import Timeouts, create_engine
-from worker.ops import logs
+from worker.observability import logs
 from worker.settings import Settings, zone
 
 SESSIONS = 4

@@ -10,12 +10,12 @@ from rich.console import Console
 from rich.table import Table
 
 from worker.commands.common import AsJson, Servers, errors, for_people, print_json, settings_from, stop, with_servers
-from worker.commands.letters import columns, letter_as_json, payload_as_json, row, show_letter
+from worker.commands.dead_format import columns, letter_as_json, payload_as_json, row, show_letter
+from worker.commands.dead_selection import All, Code, Filters, Ids, Job, OlderThan, Selection, job_id_of
 from worker.commands.progress import progress
-from worker.commands.selection import All, Code, Filters, Ids, Job, OlderThan, Selection, job_id_of
 from worker.database.engine import create_sessions
-from worker.ops.dead_letters import DeadLetters, Letter, Replayed
-from worker.ops.escaped import escape
+from worker.queue.dead_letters import DeadLetters, Letter, Replayed
+from worker.views.escaped import escape
 
 MOST_NAMED = 100
 """How many of the letters that were not dealt with a report names."""

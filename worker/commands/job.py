@@ -10,12 +10,13 @@ from rich.text import Text
 from sqlalchemy.ext.asyncio import async_sessionmaker
 
 from worker.commands.common import AsJson, Servers, for_people, print_json, settings_from, stop, with_servers
-from worker.ops import story, telling
-from worker.ops.escaped import escape, unescape
-from worker.ops.story import Story
-from worker.ops.telling import Told
-from worker.ops.words import moment, shown
+from worker.queue import inspect as story
+from worker.queue.inspect import Story
 from worker.settings import zone
+from worker.views import job_report as telling
+from worker.views.escaped import escape, unescape
+from worker.views.formatting import moment, shown
+from worker.views.job_report import Told
 
 _STYLES = {"good": "green", "bad": "bold red", "live": "cyan", "wait": "yellow"}
 

@@ -16,8 +16,8 @@ from worker.commands.common import AsJson, for_people, print_json, settings_from
 from worker.database.broken import ConnectionLost, LeftIdle, Unreachable
 from worker.database.engine import Timeouts, create_engine
 from worker.database.version import HEAD, NotMigrated, explain, standing, version_of
-from worker.engine.classify import forbidden, waited
-from worker.ops.status import database_trouble
+from worker.model.failures import forbidden, waited
+from worker.queue.status import database_trouble
 
 T = TypeVar("T")
 

@@ -8,10 +8,10 @@ from rich.table import Table
 from rich.text import Text
 
 from worker.commands.common import AsJson, Servers, errors, for_people, print_json, settings_from, with_servers
-from worker.ops.escaped import escape
-from worker.ops.status import Server, Status, WorkerSeen
-from worker.ops.status import status as ask
-from worker.ops.words import shown, span
+from worker.queue.status import Server, Status, WorkerSeen
+from worker.queue.status import status as ask
+from worker.views.escaped import escape
+from worker.views.formatting import shown, span
 
 MOST_JOBS = 3
 

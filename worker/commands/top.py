@@ -13,10 +13,10 @@ from rich.live import Live
 from worker.commands.common import AsJson, Servers, for_people, print_json, settings_from, with_servers
 from worker.commands.status import as_json_of
 from worker.commands.top_view import view
-from worker.ops.history import History, Point
-from worker.ops.look import look
-from worker.ops.status import Status
-from worker.ops.tallies import Tallies
+from worker.queue.status import Status
+from worker.queue.tallies import Tallies
+from worker.views.look import look
+from worker.views.throughput import History, Point
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,10 +8,10 @@ from rich.table import Table
 from rich.text import Text
 
 from worker.commands.status import longest_running
-from worker.ops.escaped import escape
-from worker.ops.history import History
-from worker.ops.status import Status, WorkerSeen
-from worker.ops.words import count, rate, shown, span
+from worker.queue.status import Status, WorkerSeen
+from worker.views.escaped import escape
+from worker.views.formatting import count, rate, shown, span
+from worker.views.throughput import History
 
 _BARS = " ▁▂▃▄▅▆▇█"
 SHOWN_POINTS = 60

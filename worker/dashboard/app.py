@@ -13,19 +13,19 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from worker.dashboard.desk import Backend, Desk, desk_of
+from worker.dashboard.context import Backend, Desk, desk_of
 from worker.dashboard.forms import session_of
 from worker.dashboard.overview import Overview
-from worker.dashboard.pages import FOLDER, Pages
 from worker.dashboard.poller import EVERY_SECONDS, Poller
 from worker.dashboard.security import Access, Guard
 from worker.dashboard.sessions import Sessions, WrongTries
+from worker.dashboard.templating import FOLDER, Pages
 from worker.dashboard.views import dead, jobs, login, overview, schedule
 from worker.database.engine import create_sessions
-from worker.engine.causes import causes
-from worker.engine.outage import reason
-from worker.ops.status import database_trouble
-from worker.ops.story import DATABASE_ERRORS
+from worker.model.causes import causes
+from worker.queue.availability import reason
+from worker.queue.inspect import DATABASE_ERRORS
+from worker.queue.status import database_trouble
 
 View = Callable[[Request], Awaitable[ASGIApp]]
 

@@ -5,14 +5,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from worker.dashboard.charts import Chart, Value, chart
-from worker.dashboard.desk import Backend
+from worker.dashboard.context import Backend
 from worker.dashboard.events import Parts
-from worker.dashboard.pages import Pages
-from worker.ops import tallies
-from worker.ops.history import KEEP_SECONDS, History, Point
-from worker.ops.look import look
-from worker.ops.status import Status
-from worker.ops.words import rate, span
+from worker.dashboard.templating import Pages
+from worker.queue import tallies
+from worker.queue.status import Status
+from worker.views.formatting import rate, span
+from worker.views.look import look
+from worker.views.throughput import KEEP_SECONDS, History, Point
 
 PARTS = ("notice", "servers", "figures", "states", "throughput", "throughput_rows", "waits", "waits_rows", "workers")
 """The parts of the page that are kept up to date; each has a template of its name."""

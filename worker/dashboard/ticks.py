@@ -8,8 +8,8 @@ from typing import Any
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from worker.database import ledger
-from worker.engine.stock import cron_jobs
-from worker.jobs.registry import ScheduledJob
+from worker.engine.arq_functions import cron_jobs
+from worker.model.registry import ScheduledJob
 
 
 @dataclass(frozen=True, slots=True)

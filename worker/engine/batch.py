@@ -20,12 +20,12 @@ from producers.messages import Message
 from worker.database import ledger
 from worker.database.ledger import Entry
 from worker.database.owned import kept_open
-from worker.engine.classify import classify
-from worker.engine.context import trying, trying_batch
-from worker.engine.execution import Effects
-from worker.engine.outcome import Attempt, Done, Rejected, Release
+from worker.engine.executor import Effects
 from worker.engine.transaction import Claim, end_session
-from worker.jobs.registry import AnyJobType, BatchHandler, Rejection
+from worker.model.failures import classify
+from worker.model.log_context import trying, trying_batch
+from worker.model.outcome import Attempt, Done, Rejected, Release
+from worker.model.registry import AnyJobType, BatchHandler, Rejection
 
 # What a dead worker had claimed comes back with one try counted, most of it never begun: so it is done as quickly as
 # the rest. What fails again and again, or takes its workers down, has a session of its own from then on.

@@ -7,12 +7,12 @@ from contextlib import suppress
 
 from redis.exceptions import RedisError
 
-from worker.engine.classify import describe
+from worker.engine.dispatcher import Lanes
 from worker.engine.job import Job, read
-from worker.engine.lanes import Lanes
-from worker.engine.leases import Leases
-from worker.engine.outage import Outage, reason
-from worker.engine.queue import Queue
+from worker.model.failures import describe
+from worker.queue.availability import Outage, reason
+from worker.queue.leases import Leases
+from worker.queue.queue import Queue
 
 
 class Claimer:

@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 import structlog
 
+from worker.engine.dispatcher import Lanes
 from worker.engine.job import Job
-from worker.engine.lanes import Lanes
-from worker.engine.leases import interrupt
 from worker.engine.settler import Settler
+from worker.queue.leases import interrupt
 
 log = structlog.get_logger("worker")
 

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from producers import ids, wire
-from worker.engine.outcome import Dead
-from worker.engine.queue import Claimed, PayloadState
 from worker.engine.transaction import Claim
+from worker.model.outcome import Dead
+from worker.queue.queue import Claimed, PayloadState
 
 _NO_PAYLOAD = {
     PayloadState.MISSING: Dead("expired", "the payload was gone before the job's turn came"),

@@ -7,9 +7,9 @@ from typing import TypeVar
 import structlog
 from redis.exceptions import RedisError
 
-from worker.engine.journal import loggable
-from worker.engine.outage import Outage, reason
-from worker.engine.queue import Burial, Completion, GiveBack, Queue, RetryLater, Settlement
+from worker.engine.job_log import loggable
+from worker.queue.availability import Outage, reason
+from worker.queue.queue import Burial, Completion, GiveBack, Queue, RetryLater, Settlement
 
 log = structlog.get_logger("worker.settle")
 

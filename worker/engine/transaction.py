@@ -24,9 +24,9 @@ from worker.database import ledger
 from worker.database.ledger import Entry
 from worker.database.models import Outcome as OutcomeName
 from worker.database.owned import kept_open
-from worker.engine.classify import classify, describe, waited
-from worker.engine.outcome import Attempt, Dead, Done, Outcome, Rejected, Release, Retry
-from worker.jobs.registry import AnyJobType
+from worker.model.failures import classify, describe, waited
+from worker.model.outcome import Attempt, Dead, Done, Outcome, Rejected, Release, Retry
+from worker.model.registry import AnyJobType
 
 ANSWER_SECONDS = 2.0
 

@@ -21,18 +21,18 @@ from redis.exceptions import RedisError
 
 from producers import keys
 from producers._pubsub import Listener
-from worker.engine.actors import end, kept, unless
-from worker.engine.causes import causes
 from worker.engine.claimer import Claimer
+from worker.engine.dispatcher import Lanes
 from worker.engine.drain import FAREWELL_SECONDS, drain
-from worker.engine.execution import Batched, Effects, Execution, Tick
-from worker.engine.heartbeat import HEARTBEAT_SECONDS, Heartbeat, running
+from worker.engine.executor import Batched, Effects, Execution, Tick
 from worker.engine.job import Job
-from worker.engine.lanes import Lanes
-from worker.engine.leases import Leases
-from worker.engine.outage import Outage, reason, redis_there
-from worker.engine.queue import GiveBack, Queue, RetryLater, Settlement
 from worker.engine.settler import Settler
+from worker.engine.tasks import end, kept, unless
+from worker.model.causes import causes
+from worker.queue.availability import Outage, reason, redis_there
+from worker.queue.heartbeat import HEARTBEAT_SECONDS, Heartbeat, running
+from worker.queue.leases import Leases
+from worker.queue.queue import GiveBack, Queue, RetryLater, Settlement
 
 log = structlog.get_logger("worker")
 

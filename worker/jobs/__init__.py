@@ -3,7 +3,7 @@
 from worker.jobs import cleanup as _cleanup
 from worker.jobs import posts as _posts
 from worker.jobs import users as _users
-from worker.jobs.registry import (
+from worker.model.registry import (
     REGISTRY,
     SCHEDULE,
     AnyJobType,

@@ -7,7 +7,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from worker.database import ledger, users
 from worker.database.engine import session_scope
-from worker.jobs.registry import Retention, scheduled
+from worker.model.registry import Retention, scheduled
 
 LEDGER_CHUNK = 5_000
 # Each user takes an unknown number of posts along.

@@ -7,7 +7,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from producers.messages import CreatePost, Deleted, DeletePost, Post, UpdatePost
 from worker.database import posts
 from worker.jobs import deletions
-from worker.jobs.registry import Rejection, job
+from worker.model.registry import Rejection, job
 
 
 @job(CreatePost)

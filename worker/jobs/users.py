@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from producers.messages import CreateUser, Deleted, DeleteUser, UpdateUser, User, UserChanges
 from worker.database import users
 from worker.jobs import deletions
-from worker.jobs.registry import Rejection, job
+from worker.model.registry import Rejection, job
 
 
 @job(CreateUser)

@@ -13,7 +13,7 @@ from arq.connections import ArqRedis
 from producers._redis import connect
 from worker.app import schedule
 from worker.dashboard.app import Dashboard
-from worker.dashboard.desk import Backend
+from worker.dashboard.context import Backend
 from worker.dashboard.security import Access
 from worker.database.engine import create_engine
 from worker.settings import Settings, zone

@@ -16,9 +16,9 @@ from tests.integration.dashboard.staging import Page, opened, watching
 from tests.integration.running import burst, settings_of, user
 from worker.dashboard.poller import MOST_VIEWERS, Poller
 from worker.embedded import ValkeyServer
-from worker.ops.history import History
-from worker.ops.tallies import Tallies, parse
+from worker.queue.tallies import Tallies, parse
 from worker.settings import Settings
+from worker.views.throughput import History
 
 QUEUE = "arq:queue"
 COMMANDS_A_LOOK = 12

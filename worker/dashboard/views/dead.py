@@ -8,15 +8,15 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from producers import keys
-from worker.dashboard.asked import id_of, page_of
-from worker.dashboard.desk import Desk, desk_of
+from worker.dashboard.context import Desk, desk_of
 from worker.dashboard.forms import read_form
-from worker.engine.journal import loggable
-from worker.ops import payloads
-from worker.ops.dead_letters import Payload, Replayed
-from worker.ops.escaped import escape
-from worker.ops.shape import shape
-from worker.ops.words import LONGEST_ID
+from worker.dashboard.params import id_of, page_of
+from worker.engine.job_log import loggable
+from worker.queue import payloads
+from worker.queue.dead_letters import Payload, Replayed
+from worker.views.escaped import escape
+from worker.views.formatting import LONGEST_ID
+from worker.views.payload_summary import shape
 
 PAGE = 50
 SHAPE_BYTES = 16 * 1024

@@ -4,13 +4,13 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from worker.dashboard import ordering
-from worker.dashboard.asked import id_of, page_of
-from worker.dashboard.desk import Desk, desk_of
-from worker.ops import story
-from worker.ops.escaped import escape
-from worker.ops.status import RunningJob, queue_status
-from worker.ops.telling import tell
-from worker.ops.words import LONGEST_ID, id_text
+from worker.dashboard.context import Desk, desk_of
+from worker.dashboard.params import id_of, page_of
+from worker.queue import inspect as story
+from worker.queue.status import RunningJob, queue_status
+from worker.views.escaped import escape
+from worker.views.formatting import LONGEST_ID, id_text
+from worker.views.job_report import tell
 
 PAGE = 50
 

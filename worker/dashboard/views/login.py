@@ -5,7 +5,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from worker.dashboard.desk import desk_of
+from worker.dashboard.context import desk_of
 from worker.dashboard.forms import read_form, session_of
 
 log = structlog.get_logger("worker.dashboard")

@@ -4,7 +4,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from worker.dashboard.desk import desk_of
+from worker.dashboard.context import desk_of
 from worker.dashboard.events import EventStream
 from worker.dashboard.overview import PARTS
 from worker.dashboard.poller import TooManyViewers

@@ -3,7 +3,7 @@
 from starlette.requests import Request
 from starlette.responses import Response
 
-from worker.dashboard.desk import desk_of
+from worker.dashboard.context import desk_of
 from worker.dashboard.ticks import ticks
 
 

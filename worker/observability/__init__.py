@@ -1,0 +1,1 @@
+"""What operations people watch: logs, metrics, health endpoints and traces."""

@@ -1,1 +1,0 @@
-"""What people in operations look at."""
