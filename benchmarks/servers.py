@@ -13,7 +13,8 @@ import asyncpg  # type: ignore[import-untyped]
 import redis
 
 from benchmarks.peers.common import CHANNEL
-from worker.database.engine import create_engine, create_tables
+from worker.database.session import create_engine
+from worker.database.startup import create_tables
 from worker.embedded import PostgresServer, ValkeyServer
 
 _TEMPLATE = "benchmark_template"

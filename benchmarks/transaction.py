@@ -23,7 +23,8 @@ from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
 from benchmarks.peers import usual
 from benchmarks.peers.plan import HASH
 from benchmarks.peers.tables import session_scope
-from worker.database.engine import create_engine, create_sessions, create_tables, database_url
+from worker.database.session import create_engine, create_sessions, database_url
+from worker.database.startup import create_tables
 from worker.embedded import PostgresServer
 from worker.engine.transaction import Claim, Transaction
 from worker.jobs import REGISTRY

@@ -17,7 +17,8 @@ from sqlalchemy.pool import QueuePool
 
 from producers import wire
 from producers._redis import connect
-from worker.database.engine import create_engine, create_sessions
+from worker.database.session import create_engine, create_sessions
+from worker.database.startup import wait_for_tables
 from worker.engine import compatibility, garbage
 from worker.engine.arq_functions import cron_jobs, functions
 from worker.engine.batch import Batches
@@ -32,7 +33,6 @@ from worker.model.causes import causes
 from worker.observability import logs
 from worker.observability.tracing.setup import start as start_tracing
 from worker.queue.dead_letters import DeadLetters
-from worker.ready import wait_for_tables
 from worker.settings import Settings, SettingsError, zone
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from producers import keys
 from producers._redis import connect
-from worker.database.engine import Timeouts, database_url
+from worker.database.session import Timeouts, database_url
 
 SHORTEST_TOKEN = 16
 

@@ -10,7 +10,8 @@ import pytest
 
 from tests.acceptance.commands import WORKER, Running, eventually, run
 from tests.acceptance.conftest import Place
-from worker.database.engine import create_engine, create_tables
+from worker.database.session import create_engine
+from worker.database.startup import create_tables
 from worker.embedded import EmbeddedServers
 
 DEMO = (*WORKER, "demo", "--jobs", "200")

@@ -23,7 +23,8 @@ from tests.browser import chromium
 from tests.browser.serving import served
 from tests.integration.running import MEND, environment, run_all, settings_of, user
 from worker.dashboard.security import Access
-from worker.database.engine import create_engine, create_tables
+from worker.database.session import create_engine
+from worker.database.startup import create_tables
 from worker.embedded import PostgresServer, ValkeyServer
 from worker.settings import Settings
 

@@ -154,8 +154,8 @@ def without_ledger() -> None:
     async def set_reply(_session: Any, _job_id: str, _reply: str) -> None:
         return
 
-    ledger.enter = enter  # type: ignore[assignment]
-    ledger.enter_many = enter_many  # type: ignore[assignment]
+    ledger.record = enter  # type: ignore[assignment]
+    ledger.record_many = enter_many  # type: ignore[assignment]
     ledger.set_reply = set_reply  # type: ignore[assignment]
 
 

@@ -22,7 +22,8 @@ from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
 from tests.logging_state import logging_put_back
-from worker.database.engine import create_engine, create_sessions, create_tables
+from worker.database.session import create_engine, create_sessions
+from worker.database.startup import create_tables
 from worker.embedded import PostgresServer, ValkeyServer
 from worker.observability import logs
 

@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from worker.database import migrate as migrating
 from worker.database import migrations
 from worker.database.migrate import versions
-from worker.database.version import VERSION_TABLE, standing
+from worker.database.version import VERSION_TABLE, schema_status
 from worker.embedded.programs import postgres_programs
 
 # A later step, as another release may bring it: it widens, and keeps what is there.
@@ -46,7 +46,7 @@ def release(folder: Path, monkeypatch: pytest.MonkeyPatch, *steps: str) -> None:
     monkeypatch.setattr(migrations, "__file__", str(folder / "__init__.py"))
     head = versions()[-1]
     monkeypatch.setattr(migrating, "HEAD", head)
-    monkeypatch.setattr(migrating, "standing", partial(standing, head=head))
+    monkeypatch.setattr(migrating, "schema_status", partial(schema_status, head=head))
 
 
 def dumped(engine: AsyncEngine, *options: str) -> str:

@@ -34,8 +34,8 @@ from tests.integration.test_transaction import (
     gate_at_commit,
     silenceable,
 )
-from worker.database.engine import create_sessions
-from worker.database.owned import OwnedSession
+from worker.database.guarded_session import GuardedSession
+from worker.database.session import create_sessions
 from worker.engine.batch import Batches
 from worker.engine.job import Job
 from worker.engine.transaction import Claim, Transaction
@@ -315,7 +315,7 @@ async def test_of_two_engines_with_the_same_batch_one_has_the_effects_and_both_t
 
     async def deliver(session: type[AsyncSession]) -> list[Attempt]:
         sessions = async_sessionmaker(
-            desk.another_engine(), class_=session, expire_on_commit=False, sync_session_class=OwnedSession
+            desk.another_engine(), class_=session, expire_on_commit=False, sync_session_class=GuardedSession
         )
         return await desk.run(desk.batches(sessions=sessions), deepcopy(claims))
 

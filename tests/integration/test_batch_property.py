@@ -17,7 +17,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from worker.database.engine import create_engine, create_sessions
+from worker.database.session import create_engine, create_sessions
 from worker.embedded import PostgresServer
 from worker.engine.batch import Batches
 from worker.engine.transaction import Claim, Transaction

@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
 from worker import app
 from worker.database import ledger, users
-from worker.database.engine import Timeouts, create_engine, create_sessions, session_scope
+from worker.database.session import Timeouts, create_engine, create_sessions, session_scope
 from worker.engine.cron import run_tick
 from worker.jobs import SCHEDULE, Retention, ScheduledJob, cleanup
 from worker.settings import Settings

@@ -450,13 +450,13 @@ async def test_a_replay_that_redis_refuses_changes_nothing(stage: Stage) -> None
 async def test_only_the_dead_are_forgotten(stage: Stage) -> None:
     async with stage.sessions() as session:
         for outcome in ("done", "rejected", "dead"):
-            await ledger.enter(session, ledger.Entry(outcome, "create_user", outcome, code="x", detail="y"))
+            await ledger.record(session, ledger.LedgerEntry(outcome, "create_user", outcome, code="x", detail="y"))
         await session.commit()
 
         forgotten = await ledger.forget_dead(session, ["done", "rejected", "dead", "unknown", "it's"])
         await session.commit()
 
-    assert forgotten == [ledger.Entry("dead", "create_user", "dead", code="x", detail="y")]
+    assert forgotten == [ledger.LedgerEntry("dead", "create_user", "dead", code="x", detail="y")]
     assert await stage.ledger() == [("done", "done"), ("rejected", "rejected")]
 
 

@@ -12,10 +12,11 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
 from producers.messages import CreateUser
-from worker.database import users, uses
-from worker.database.broken import ConnectionLost, LeftIdle
-from worker.database.engine import Timeouts, create_engine, create_sessions, create_tables, database_url, session_scope
+from worker.database import connections, users
+from worker.database.connections import ConnectionLost, LeftIdle
 from worker.database.models import User
+from worker.database.session import Timeouts, create_engine, create_sessions, database_url, session_scope
+from worker.database.startup import create_tables
 from worker.model.failures import classify
 from worker.model.outcome import Release
 from worker.settings import Settings
@@ -185,7 +186,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """The time by which the pre-ping goes: it stands still until it is set."""
     clock = SimpleNamespace(now=1000.0)
     clock.monotonic = lambda: clock.now
-    monkeypatch.setattr(uses, "time", clock)
+    monkeypatch.setattr(connections, "time", clock)
     return clock
 
 

@@ -172,7 +172,7 @@ async def test_nor_of_one_whose_outcome_cannot_be_written_down_at_once(
 ) -> None:
     # Given: a database that is away when the first outcome comes, and a fault of the engine's own at the second.
     errors: list[Exception] = [LookupError(SECRET), asyncpg.CannotConnectNowError(SECRET)]
-    enter, settle = ledger.enter, Transaction._settle
+    enter, settle = ledger.record, Transaction._settle
 
     async def enter_or_fail(*arguments: Any) -> Any:
         if len(errors) == 2:

@@ -15,9 +15,10 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from tests.integration.schemas import SECOND, THIRD, ask, by_hand, dumped, release, run, tables_of
 from worker.database import migrate as migrating
-from worker.database.engine import create_engine, create_tables
 from worker.database.migrate import TIMEOUTS, as_sql, migrate, versions
 from worker.database.models import Base
+from worker.database.session import create_engine
+from worker.database.startup import create_tables
 from worker.database.version import HEAD, VERSION_TABLE, NotMigrated, version_of
 
 ADVISORY_LOCK = 0x75736572706F7374

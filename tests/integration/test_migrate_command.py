@@ -13,8 +13,7 @@ from typer.testing import CliRunner, Result
 from tests.integration.running import on_a_terminal, settings_of
 from worker.cli import app
 from worker.database import migrate as migrating
-from worker.database.engine import SCHEMA_LOCK
-from worker.database.version import HEAD
+from worker.database.version import HEAD, SCHEMA_LOCK
 
 NOWHERE = "postgresql://someone:hush@127.0.0.1:1/none"
 

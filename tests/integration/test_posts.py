@@ -8,7 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from producers.messages import CreatePost, CreateUser, PostChanges
 from worker.database import posts, users
-from worker.database.engine import session_scope
+from worker.database.session import session_scope
 
 HASH = "$argon2id$v=19$m=65536,t=3,p=4$c29tZSBzYWx0IGhlcmU$bm90IGEgcmVhbCBoYXNoLCBvbmx5IGl0cyBmb3Jt"
 Sessions = async_sessionmaker[AsyncSession]

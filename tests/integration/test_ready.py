@@ -11,9 +11,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from producers import JobStatus, Producer
 from tests.integration.running import settings_of, user, working
-from worker import ready
 from worker.database import migrate as migrating
-from worker.database.engine import create_engine
+from worker.database import startup
+from worker.database.session import create_engine
 from worker.database.version import HEAD, version_of
 from worker.settings import Settings
 
@@ -64,8 +64,8 @@ async def stage(
             stage.looks.append(None)
             return await version_of(engine)
 
-        monkeypatch.setattr(ready, "version_of", look)
-        monkeypatch.setattr(ready, "backoff_seconds", lambda *_, **__: 0.02)
+        monkeypatch.setattr(startup, "version_of", look)
+        monkeypatch.setattr(startup, "backoff_seconds", lambda *_, **__: 0.02)
         yield stage
     await connection.close()
 
@@ -168,7 +168,7 @@ async def test_a_connection_that_is_lost_as_it_is_made_is_waited_out(
             raise failing.pop()
         return await version_of(engine)
 
-    monkeypatch.setattr(ready, "version_of", look)
+    monkeypatch.setattr(startup, "version_of", look)
 
     with logged() as lines:
         async with working(stage.settings(create=True)):

@@ -18,7 +18,7 @@ from producers import keys, wire
 from producers.messages import CreateUser, User
 from worker import app
 from worker.database import users
-from worker.database.broken import ConnectionLost
+from worker.database.connections import ConnectionLost
 from worker.engine import arq_functions as stock
 from worker.engine.job_log import Journal
 from worker.jobs import REGISTRY, JobType

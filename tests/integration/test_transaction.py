@@ -17,8 +17,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
 from producers.messages import CreateUser, Deleted, Message, Reply, User
 from worker.database import users
-from worker.database.engine import Timeouts, create_engine, create_sessions
-from worker.database.owned import OwnedSession
+from worker.database.guarded_session import GuardedSession
+from worker.database.session import Timeouts, create_engine, create_sessions
 from worker.engine.transaction import Claim, Transaction
 from worker.jobs import REGISTRY, AnyJobType, JobType, Rejection
 from worker.model.outcome import Attempt, Dead, Done, Rejected, Release, Retry
@@ -716,7 +716,7 @@ class Held(AsyncSession):
 async def test_a_frozen_first_try_cannot_commit_what_was_buried(bench: Bench) -> None:
     # Given: a first try that stops after BEGIN and before its first statement.
     Held.stopped, Held.go = asyncio.Event(), asyncio.Event()
-    sessions = async_sessionmaker(bench.engine, class_=Held, expire_on_commit=False, sync_session_class=OwnedSession)
+    sessions = async_sessionmaker(bench.engine, class_=Held, expire_on_commit=False, sync_session_class=GuardedSession)
     frozen_job = claim(tries=MAX_TRIES)
     frozen = asyncio.create_task(bench.transaction(sessions=sessions).run(frozen_job))
     await Held.stopped.wait()
@@ -1092,7 +1092,7 @@ async def test_a_server_that_falls_silent_is_no_try(bench: Bench, when: str) -> 
     async with proxy() as url:
         engine = bench.another_engine(url, answer_seconds=0.5)
         sessions = async_sessionmaker(
-            engine, class_=SilentAtCommit, expire_on_commit=False, sync_session_class=OwnedSession
+            engine, class_=SilentAtCommit, expire_on_commit=False, sync_session_class=GuardedSession
         )
         first = await bench.transaction(and_then_silence, sessions=sessions).run(claim())
         assert isinstance(first, Release)

@@ -11,8 +11,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, a
 
 from producers.messages import CreatePost, CreateUser, UserChanges
 from worker.database import posts, users
-from worker.database.engine import session_scope
 from worker.database.models import LedgerRow, Post, User
+from worker.database.session import session_scope
 
 HASH = "$argon2id$v=19$m=65536,t=3,p=4$c29tZSBzYWx0IGhlcmU$bm90IGEgcmVhbCBoYXNoLCBvbmx5IGl0cyBmb3Jt"
 OTHER_HASH = "$2b$12$" + "a" * 53

@@ -18,8 +18,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from producers._redis import connect
-from worker.database.broken import ConnectionLost, LeftIdle
-from worker.database.engine import create_engine
+from worker.database.connections import ConnectionLost, LeftIdle
+from worker.database.session import create_engine
 from worker.queue.availability import reason
 from worker.queue.status import database_trouble
 from worker.settings import Settings, SettingsError

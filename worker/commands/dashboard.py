@@ -14,7 +14,7 @@ from worker.dashboard.app import Dashboard
 from worker.dashboard.context import Backend
 from worker.dashboard.security import Access, Refused
 from worker.dashboard.serve import Server
-from worker.database.engine import Timeouts, create_engine
+from worker.database.session import Timeouts, create_engine
 from worker.observability import logs
 from worker.settings import Settings, zone
 

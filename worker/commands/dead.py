@@ -13,7 +13,7 @@ from worker.commands.common import AsJson, Servers, errors, for_people, print_js
 from worker.commands.dead_format import columns, letter_as_json, payload_as_json, row, show_letter
 from worker.commands.dead_selection import All, Code, Filters, Ids, Job, OlderThan, Selection, job_id_of
 from worker.commands.progress import progress
-from worker.database.engine import create_sessions
+from worker.database.session import create_sessions
 from worker.queue.dead_letters import DeadLetters, Letter, Replayed
 from worker.views.escaped import escape
 

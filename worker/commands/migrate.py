@@ -13,9 +13,9 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from worker.commands.common import AsJson, for_people, print_json, settings_from, stop
-from worker.database.broken import ConnectionLost, LeftIdle, Unreachable
-from worker.database.engine import Timeouts, create_engine
-from worker.database.version import HEAD, NotMigrated, explain, standing, version_of
+from worker.database.connections import ConnectionLost, LeftIdle, Unreachable
+from worker.database.session import Timeouts, create_engine
+from worker.database.version import HEAD, NotMigrated, explain, schema_status, version_of
 from worker.model.failures import forbidden, waited
 from worker.queue.status import database_trouble
 
@@ -62,7 +62,7 @@ def _print_sql(since: str | None) -> None:
 
 def _check(*, as_json: bool) -> None:
     version = _on_database(version_of, Timeouts())
-    found = standing(version)
+    found = schema_status(version)
     if for_people(as_json=as_json):
         _console().print(explain(version), style="green" if found.usable else "red")
     else:

@@ -21,7 +21,7 @@ from worker.dashboard.security import Access, Guard
 from worker.dashboard.sessions import Sessions, WrongTries
 from worker.dashboard.templating import FOLDER, Pages
 from worker.dashboard.views import dead, jobs, login, overview, schedule
-from worker.database.engine import create_sessions
+from worker.database.session import create_sessions
 from worker.model.causes import causes
 from worker.queue.availability import reason
 from worker.queue.inspect import DATABASE_ERRORS

@@ -1,1 +1,1 @@
-"""The database room: tables, and functions that take a session. It knows no Redis and no jobs."""
+"""Tables, and functions that take a session. Nothing here knows Redis or jobs."""

@@ -1,4 +1,4 @@
-"""The ledger: which jobs have had their outcome, and what it was."""
+"""The ledger: the jobs whose outcome is committed, and their outcomes."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,14 +7,14 @@ from datetime import datetime
 from sqlalchemy import any_, delete, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from worker.database.guarded_session import TransactionEnded
 from worker.database.models import LedgerRow, Outcome
-from worker.database.owned import TransactionEnded
-from worker.database.statements import execute, fetch
+from worker.database.sql import execute, fetch
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
-    """A row of the ledger: `reply` is JSON when the outcome is done, `code` and `detail` say why it is not."""
+class LedgerEntry:
+    """A row of the ledger. `reply` is JSON and only for done; `code` and `detail` are the reason for all else."""
 
     job_id: str
     job: str
@@ -41,7 +41,7 @@ _RECORDED = """
 SELECT job_id, job, outcome, code, detail, left(reply::text, $2), digest, recorded_at
 FROM job_ledger WHERE job_id = $1
 """
-# The ids of one name differ in their digits alone, so their order is that of time by any collation.
+# Ids of one scheduled job differ only in their digits, so any collation sorts them by time.
 _LAST_TICKS = """
 SELECT name, last.job_id, last.recorded_at
 FROM unnest($1::varchar[]) AS name, LATERAL (
@@ -51,9 +51,9 @@ FROM unnest($1::varchar[]) AS name, LATERAL (
     ORDER BY job_id DESC LIMIT 1
 ) AS last
 """
-_KNOWN = "SELECT job_id FROM job_ledger WHERE job_id = ANY($1::varchar[])"
+_RECORDED_IDS = "SELECT job_id FROM job_ledger WHERE job_id = ANY($1::varchar[])"
 _SET_REPLY = "UPDATE job_ledger SET reply = $2 WHERE job_id = $1"
-# Locked in one order, so that two who forget the same jobs at once wait for, and not on, each other.
+# Locks in the order of the ids, so that two transactions with the same jobs cannot deadlock.
 _FORGET_DEAD = """
 WITH dead AS MATERIALIZED (
     SELECT job_id FROM job_ledger WHERE job_id = ANY($1::varchar[]) AND outcome = 'dead' ORDER BY job_id FOR UPDATE
@@ -63,73 +63,73 @@ RETURNING job_ledger.job_id, job, outcome, code, detail, reply::text, digest
 """
 
 
-async def enter(session: AsyncSession, entry: Entry) -> bool:
-    """Write the outcome of a job unless it has one already; whether it was written.
+async def record(session: AsyncSession, entry: LedgerEntry) -> bool:
+    """Insert the outcome of a job. Return False if the job has one already.
 
-    Waits while another transaction that has written the same job is open, and then sees what became of it.
+    Waits for an open transaction that has inserted the same job.
     """
     values = entry.job_id, entry.job, entry.outcome, entry.code, entry.detail, entry.reply, entry.digest
     return await execute(session, _INSERT, *values) == 1
 
 
-async def enter_many(session: AsyncSession, entries: Sequence[Entry]) -> bool:
-    """Write the outcomes, done or rejected, of jobs of one kind; whether none of them had one already.
+async def record_many(session: AsyncSession, entries: Sequence[LedgerEntry]) -> bool:
+    """Insert the outcomes (done or rejected) of jobs of one type. Return False if any of them has one already.
 
-    In the order of the ids, so that two who write the same jobs at once wait for, and not on, each other.
+    Inserts in the order of the ids, so that two transactions with the same jobs cannot deadlock.
     """
     columns = ([getattr(entry, name) for entry in entries] for name in ("job_id", "code", "detail", "reply", "digest"))
     return await execute(session, _INSERT_MANY, entries[0].job, *columns) == len(entries)
 
 
-async def known(session: AsyncSession, job_ids: Sequence[str]) -> set[str]:
-    """Those of these jobs that have their outcomes."""
-    return {job_id for (job_id,) in await fetch(session, _KNOWN, list(job_ids))}
+async def recorded_ids(session: AsyncSession, job_ids: Sequence[str]) -> set[str]:
+    """Return those of these jobs that have an outcome."""
+    return {job_id for (job_id,) in await fetch(session, _RECORDED_IDS, list(job_ids))}
 
 
 async def set_reply(session: AsyncSession, job_id: str, reply: str) -> None:
-    """Add the reply to a row that this transaction has entered.
+    """Add the reply to a row that this transaction has inserted.
 
     Raises:
-        TransactionEnded: when the row is not there: somebody rolled the transaction back meanwhile.
+        TransactionEnded: the row is missing, so the handler has rolled the transaction back.
     """
     if await execute(session, _SET_REPLY, job_id, reply) != 1:
         raise TransactionEnded
 
 
-async def find(session: AsyncSession, job_id: str) -> Entry | None:
-    """The outcome of a job, or None when it has none."""
+async def find(session: AsyncSession, job_id: str) -> LedgerEntry | None:
+    """Return the outcome of a job, or None when it has none."""
     row = await session.scalar(
         select(LedgerRow).where(LedgerRow.job_id == job_id), execution_options={"populate_existing": True}
     )
     if row is None:
         return None
-    return Entry(row.job_id, row.job, row.outcome, row.code, row.detail, row.reply, row.digest)
+    return LedgerEntry(row.job_id, row.job, row.outcome, row.code, row.detail, row.reply, row.digest)
 
 
-async def recorded(session: AsyncSession, job_id: str, reply_length: int) -> tuple[Entry, datetime] | None:
-    """The outcome of a job, and when it was written down; no more than so many characters of its reply."""
+async def find_with_time(session: AsyncSession, job_id: str, reply_length: int) -> tuple[LedgerEntry, datetime] | None:
+    """Return the outcome of a job and the time it was recorded; the reply is cut at `reply_length` characters."""
     rows = await fetch(session, _RECORDED, job_id, reply_length)
-    return next(((Entry(*row[:-1]), row[-1]) for row in rows), None)
+    return next(((LedgerEntry(*row[:-1]), row[-1]) for row in rows), None)
 
 
 async def last_ticks(session: AsyncSession, names: Sequence[str]) -> dict[str, tuple[str, datetime]]:
-    """The last tick of each of these scheduled jobs that had one: its id, and when it began."""
+    """Return the id and the start of the last tick of each of these scheduled jobs, if it had one."""
     return {name: (job_id, began) for name, job_id, began in await fetch(session, _LAST_TICKS, list(names))}
 
 
-async def forget_dead(session: AsyncSession, job_ids: Sequence[str]) -> list[Entry]:
-    """Delete the rows of those of these jobs that are dead, so that they can be tried anew; returns what was deleted.
+async def forget_dead(session: AsyncSession, job_ids: Sequence[str]) -> list[LedgerEntry]:
+    """Delete and return the rows of those of these jobs that are dead, so that they can run again.
 
-    Waits while another transaction does the same. Any other outcome stays: a job that is done is never done again.
+    Waits for another transaction that deletes them. Keeps every other outcome: a job that is done never runs again.
     """
-    return [Entry(*tuple(row)) for row in await fetch(session, _FORGET_DEAD, list(job_ids))]
+    return [LedgerEntry(*tuple(row)) for row in await fetch(session, _FORGET_DEAD, list(job_ids))]
 
 
 async def purge(session: AsyncSession, before: datetime, limit: int) -> int:
-    """Delete at most `limit` rows that were recorded before a time; how many there were."""
+    """Delete at most `limit` rows that were recorded before a time. Return how many were deleted."""
     old = select(LedgerRow.job_id).where(LedgerRow.recorded_at < before).limit(limit).with_for_update(skip_locked=True)
     deleted = await session.scalars(
-        # As an array: `IN` may be joined over a scan of the whole table, and look for old rows more than once.
+        # An array: PostgreSQL may plan `IN` as a join that scans the whole table and runs the subquery repeatedly.
         delete(LedgerRow)
         .where(LedgerRow.job_id == any_(func.array(old.scalar_subquery())))
         .returning(LedgerRow.job_id),

@@ -18,9 +18,17 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from worker.database import migrations
 from worker.database.catalog import Fact, differences, facts
-from worker.database.engine import SCHEMA_LOCK, Timeouts
 from worker.database.models import Base
-from worker.database.version import HEAD, VERSION_TABLE, NotMigrated, Standing, read_version, standing
+from worker.database.session import Timeouts
+from worker.database.version import (
+    HEAD,
+    SCHEMA_LOCK,
+    VERSION_TABLE,
+    NotMigrated,
+    SchemaStatus,
+    read_version,
+    schema_status,
+)
 
 TIMEOUTS = Timeouts(statement_seconds=3600, answer_seconds=3610)
 """For the engine: a step may have to read a large table, and nobody else waits for it meanwhile."""
@@ -76,12 +84,12 @@ async def migrate(engine: AsyncEngine) -> Migrated:
         for statement in (_WAIT_FOR_OTHERS, _ONE_AT_A_TIME, _WAIT_FOR_TABLES):
             await connection.execute(statement)
         before = await read_version(connection)
-        match standing(before):
-            case Standing.NEWER | Standing.CURRENT:
+        match schema_status(before):
+            case SchemaStatus.NEWER | SchemaStatus.CURRENT:
                 return Migrated(before, before or HEAD, [])
-            case Standing.TOO_NEW | Standing.UNKNOWN:
+            case SchemaStatus.TOO_NEW | SchemaStatus.UNKNOWN:
                 raise NotMigrated(before)
-            case Standing.BEHIND | Standing.MISSING:
+            case SchemaStatus.BEHIND | SchemaStatus.MISSING:
                 steps = await connection.run_sync(_bring_up, before)
                 return Migrated(before, HEAD, steps)
 

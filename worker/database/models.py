@@ -28,7 +28,7 @@ Outcome = Literal["done", "rejected", "dead"]
 
 
 class JsonText(UserDefinedType[str]):
-    """A `json` column that is written and read as the text it is: replies are encoded once, by their model."""
+    """A `json` column that is read and written as text. A reply is encoded once, by its model."""
 
     cache_ok = True
 
@@ -36,12 +36,12 @@ class JsonText(UserDefinedType[str]):
         return "JSON"
 
     def column_expression(self, column: ColumnElement[str]) -> ColumnElement[str]:
-        # Read as `json`, it would be parsed by the driver, and be another text when it is written again.
+        # Without the cast asyncpg would parse the JSON, and encoding it again may give another text.
         return cast(column, Text)
 
 
 class Base(DeclarativeBase):
-    """Names every constraint after its columns, so that a violation can be told without quoting any value."""
+    """Names every constraint after its column, so that an error can name the column without quoting a value."""
 
     metadata = MetaData(
         naming_convention={
@@ -55,11 +55,11 @@ class Base(DeclarativeBase):
 
 
 class User(Base):
-    """Somebody who writes posts."""
+    """An author of posts."""
 
     __tablename__ = "users"
     __table_args__ = (
-        # Only inactive users are in it: the clean-up's question costs nothing while there are none.
+        # Partial: the clean-up's query costs nothing while no user is inactive.
         Index("ix_users_inactive_since", "inactive_since", postgresql_where=text("inactive_since IS NOT NULL")),
     )
 
@@ -70,9 +70,9 @@ class User(Base):
     is_active: Mapped[bool] = mapped_column(default=True, server_default="true")
     created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.now())
     inactive_since: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
-    """Since when `is_active` is false, as far as the CRUD functions set it; what the clean-up goes by."""
+    """When `is_active` became false. The functions in `users` set it and the clean-up reads it."""
 
-    # Loaded only when asked for; deleting a user leaves the posts to the foreign key.
+    # Loaded only on request. The foreign key deletes the posts of a deleted user.
     posts: Mapped[list["Post"]] = relationship(
         back_populates="author", lazy="raise", cascade="all, delete-orphan", passive_deletes=True
     )
@@ -82,7 +82,7 @@ class User(Base):
 
 
 class Post(Base):
-    """Something that a user wrote."""
+    """A text by a user."""
 
     __tablename__ = "posts"
 
@@ -98,13 +98,13 @@ class Post(Base):
 
 
 class LedgerRow(Base):
-    """The one outcome of a job. Written in the transaction of the job's effect, so that neither is there alone."""
+    """The one outcome of a job, committed in the same transaction as the job's effect."""
 
     __tablename__ = "job_ledger"
     __table_args__ = (
-        # Finds what is past its retention, however often its pages have been used again.
+        # A btree: pages are reused, so the order of rows on disk is not their order in time.
         Index("ix_job_ledger_recorded_at", "recorded_at"),
-        # Every row is updated once, with the reply, before its commit: room on its page keeps the indexes out of it.
+        # Most rows are updated once, with the reply. Free space on the page keeps that update out of the indexes.
         {"postgresql_with": {"fillfactor": 70}},
     )
 
@@ -115,5 +115,5 @@ class LedgerRow(Base):
     detail: Mapped[str | None] = mapped_column(String)
     reply: Mapped[str | None] = mapped_column(JsonText)
     digest: Mapped[bytes | None] = mapped_column(LargeBinary)
-    """The fingerprint of the content: the same id with another content is another request."""
+    """A digest of the content. The same id with other content is another request."""
     recorded_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.now())

@@ -1,4 +1,4 @@
-"""Users: create, read, update, delete. Every function takes a session and leaves the commit to its owner."""
+"""Users: create, read, update, delete. Every function takes a session, and the caller commits."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -10,16 +10,16 @@ from sqlalchemy.orm import selectinload
 
 from producers.messages import CreateUser, UserChanges
 from worker.database.models import User
-from worker.database.statements import fetch, fetch_dicts
+from worker.database.sql import fetch, fetch_dicts
 
 
 async def get_user(session: AsyncSession, user_id: int) -> User | None:
-    """The user, or None. The posts are not loaded, and reading them raises."""
+    """Return the user, or None. The posts are not loaded: reading them raises."""
     return await session.get(User, user_id)
 
 
 async def get_user_with_posts(session: AsyncSession, user_id: int) -> User | None:
-    """The user with all posts, in two queries, or None."""
+    """Return the user with all posts, or None. Two queries."""
     return await session.scalar(
         select(User)
         .where(User.id == user_id)
@@ -29,17 +29,17 @@ async def get_user_with_posts(session: AsyncSession, user_id: int) -> User | Non
 
 
 async def get_users(session: AsyncSession, skip: int = 0, limit: int = 100) -> Sequence[User]:
-    """Some users, in the order of their ids."""
+    """Return a page of users, in the order of their ids."""
     return (await session.scalars(select(User).order_by(User.id).offset(skip).limit(limit))).all()
 
 
 async def create_user(session: AsyncSession, user: CreateUser) -> User:
-    """Add a user. The id and the time come back with the insert.
+    """Add a user. The insert returns the id and `created_at`.
 
     Raises:
-        IntegrityError: (of SQLAlchemy) when the e-mail address or the username is taken.
+        IntegrityError: (SQLAlchemy) the e-mail address or the username is taken.
     """
-    # The worker's time: an expression as a value would not come back with the insert, and reading it would raise.
+    # The worker's clock: the insert would not return the value of an SQL expression, and reading it would raise.
     row = User(**user.model_dump(), inactive_since=None if user.is_active else datetime.now(UTC))
     session.add(row)
     await session.flush()
@@ -47,26 +47,26 @@ async def create_user(session: AsyncSession, user: CreateUser) -> User:
 
 
 async def update_user(session: AsyncSession, user_id: int, changes: UserChanges) -> User | None:
-    """Set the fields that are given and no others; the user as it now is, or None.
+    """Set only the fields that are given. Return the updated user, or None if there is none.
 
     Raises:
-        IntegrityError: (of SQLAlchemy) when the new e-mail address or username is taken.
+        IntegrityError: (SQLAlchemy) the new e-mail address or username is taken.
     """
     values: dict[str, Any] = changes.model_dump(exclude_unset=True)
     if "is_active" in values:
-        # Whoever was inactive already stays so since the same time.
+        # A user who is inactive already keeps the time.
         values["inactive_since"] = None if values["is_active"] else func.coalesce(User.inactive_since, func.now())
     statement = update(User).where(User.id == user_id).values(values).returning(User)
     return await session.scalar(statement, execution_options={"synchronize_session": False, "populate_existing": True})
 
 
 async def delete_user(session: AsyncSession, user_id: int) -> bool:
-    """Delete a user and, by the foreign key, the posts; whether there was one."""
+    """Delete a user and, through the foreign key, their posts. Return False if there was no such user."""
     deleted = await session.scalar(delete(User).where(User.id == user_id).returning(User.id))
     return deleted is not None
 
 
-# The forms for many rows. Where rows are locked, it is in the order of their ids, so that nobody waits in a circle.
+# Set-based forms. They lock rows in the order of their ids, so that two batches cannot deadlock.
 
 _CREATE = """
 INSERT INTO users (email, username, hashed_password, is_active, inactive_since)
@@ -101,32 +101,32 @@ DELETE FROM users USING chosen WHERE users.id = chosen.id RETURNING users.id
 
 
 Values = dict[str, Any]
-"""A row by the names of its columns."""
+"""A row as a dictionary by column name."""
 
 
 async def create_users(session: AsyncSession, new: Sequence[CreateUser]) -> list[Values | None]:
-    """Add users, in their order; each as it now is, or None for one whose e-mail address or username is taken."""
+    """Add users in the given order. Return each new row, or None where the e-mail address or username is taken."""
     columns = ([getattr(user, name) for user in new] for name in ("email", "username", "hashed_password", "is_active"))
-    # Two that are the same are told apart by their places: it is the first that was added.
+    # Of two identical users the first was added.
     added = {(row["email"], row["username"]): row for row in await fetch_dicts(session, _CREATE, *columns)}
     return [added.pop((user.email, user.username), None) for user in new]
 
 
 async def holders(session: AsyncSession, emails: set[str], usernames: set[str]) -> list[Values]:
-    """The users (`id`, `email`, `username`) who have any of these addresses or names."""
+    """Return `id`, `email` and `username` of the users who have any of these addresses or names."""
     return await fetch_dicts(session, _HOLDERS, list(emails), list(usernames))
 
 
 async def lock_users(session: AsyncSession, user_ids: Iterable[int]) -> set[int]:
-    """Let nobody else change these users until the transaction ends; those of them that there are."""
+    """Lock these users until the transaction ends. Return the ids that exist."""
     return {user_id for (user_id,) in await fetch(session, _LOCK, list(user_ids))}
 
 
 async def update_users(session: AsyncSession, changes: Mapping[int, UserChanges]) -> dict[int, Values]:
-    """Set the fields that are given and no others; by their ids, the users as they now are.
+    """Set only the fields that are given. Return the updated rows by id.
 
     Raises:
-        IntegrityError: (of SQLAlchemy) when one of the new e-mail addresses or usernames is taken.
+        IntegrityError: (SQLAlchemy) one of the new e-mail addresses or usernames is taken.
     """
     columns = (
         [getattr(change, name) for change in changes.values()]
@@ -136,22 +136,22 @@ async def update_users(session: AsyncSession, changes: Mapping[int, UserChanges]
 
 
 async def delete_users(session: AsyncSession, user_ids: Iterable[int]) -> set[int]:
-    """Delete users and, by the foreign key, their posts; the ids of those that there were."""
+    """Delete users and, through the foreign key, their posts. Return the ids that existed."""
     return {user_id for (user_id,) in await fetch(session, _DELETE, list(user_ids))}
 
 
 async def delete_inactive_users(session: AsyncSession, before: datetime, limit: int) -> int:
-    """Delete at most `limit` of the users who have been inactive since before a time; how many there were."""
+    """Delete at most `limit` users who have been inactive since before a time. Return how many were deleted."""
     chosen = (
         select(User.id)
         .where(User.inactive_since < before, User.is_active.is_(False))
         .order_by(User.inactive_since)
         .limit(limit)
-        # A user whom a job holds right now is left for the next time, and nobody waits.
+        # Skip a user whom a job has locked; the next clean-up deletes it.
         .with_for_update(skip_locked=True)
     )
     deleted = await session.scalars(
-        # As an array: `IN` may be joined over a scan of the whole table, and choose more than once.
+        # An array: PostgreSQL may plan `IN` as a join that scans the whole table and runs the subquery repeatedly.
         delete(User).where(User.id == any_(func.array(chosen.scalar_subquery()))).returning(User.id),
         execution_options={"synchronize_session": False},
     )

@@ -1,8 +1,8 @@
-"""At which version of the tables a database is, and whether this worker may use it as it is.
+"""The version of a database's schema, and whether this worker can use it.
 
-A version is called `NNNN_needs_MMMM`: it is the step NNNN, and fit for workers that know the step MMMM or a later one.
-So a worker can tell from the name alone whether a database that is newer than itself is still fit for it. When which
-number moves: docs/decisions/0008-migrations.md.
+A version is named `NNNN_needs_MMMM`: the migration step NNNN, for workers that know step MMMM or a later one. So the
+name alone shows whether an older worker can use a newer database. docs/decisions/0008-migrations.md has the rule for
+both numbers.
 """
 
 import re
@@ -12,97 +12,98 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 HEAD = "0001_needs_0001"
-"""The version that this worker's models are; the last step in `migrations/versions`."""
+"""The version of this worker's models: the last step in `migrations/versions`."""
 
 VERSION_TABLE = "worker_alembic_version"
-"""Not Alembic's own name for it: the database may be another application's, which may use Alembic, too."""
+"""Not Alembic's default name: another application with Alembic may share the database."""
 
-_THERE = text("SELECT to_regclass('worker_alembic_version') IS NOT NULL")
+SCHEMA_LOCK = 0x75736572706F7374
+"""The advisory lock for creating and changing tables. Every release of the worker uses the same number."""
+
+_EXISTS = text("SELECT to_regclass('worker_alembic_version') IS NOT NULL")
 _READ = text("SELECT version_num FROM worker_alembic_version")
 _FORM = re.compile(r"(?P<step>[0-9]{4})_needs_(?P<needs>[0-9]{4})")
 
 
-class Standing(Enum):
-    """What a database's version is to this worker."""
+class SchemaStatus(Enum):
+    """A database's schema version, relative to this worker's."""
 
     CURRENT = "current"
     NEWER = "newer"
-    """A later worker's, which says that it is fit for this one."""
+    """Of a later release, and usable by this worker."""
     MISSING = "missing"
-    """None: it is empty, or its tables were not made by migrations."""
+    """The database has no version: no migration has run."""
     BEHIND = "behind"
     TOO_NEW = "too_new"
     UNKNOWN = "unknown"
 
     @property
     def usable(self) -> bool:
-        """Whether this worker may run on it."""
-        return self in {Standing.CURRENT, Standing.NEWER}
+        """Whether this worker can use it."""
+        return self in {SchemaStatus.CURRENT, SchemaStatus.NEWER}
 
 
 class NotMigrated(Exception):
-    """The database is at a version that this worker cannot use; the text says what to do."""
+    """This worker cannot use the database's version. The message says what to do."""
 
     def __init__(self, version: str | None) -> None:
         super().__init__(explain(version))
         self.version = version
 
 
-def standing(version: str | None, head: str = HEAD) -> Standing:
-    """What a version is to a worker whose own is `head`.
+def schema_status(version: str | None, head: str = HEAD) -> SchemaStatus:
+    """Compare a database's version with `head`, the worker's own.
 
-    >>> head = "0003_needs_0002"
-    >>> standing("0003_needs_0002", head).value, standing("0002_needs_0001", head).value
-    ('current', 'behind')
-    >>> standing("0004_needs_0003", head).value, standing("0004_needs_0004", head).value
+    >>> def status(version): return schema_status(version, head="0003_needs_0002").value
+    >>> status("0002_needs_0001"), status("0003_needs_0002")
+    ('behind', 'current')
+    >>> status("0004_needs_0003"), status("0004_needs_0004")
     ('newer', 'too_new')
-    >>> standing("1975ea83b712", head).value, standing("0003_needs_0001", head).value, standing(None, head).value
+    >>> status("1975ea83b712"), status("0003_needs_0001"), status(None)
     ('unknown', 'unknown', 'missing')
     """
     if version is None:
-        return Standing.MISSING
+        return SchemaStatus.MISSING
     if version == head:
-        return Standing.CURRENT
-    there, ours = _FORM.fullmatch(version), _FORM.fullmatch(head)
-    if there is None or ours is None or there["step"] == ours["step"]:
-        return Standing.UNKNOWN
-    if there["step"] < ours["step"]:
-        return Standing.BEHIND
-    return Standing.NEWER if there["needs"] <= ours["step"] else Standing.TOO_NEW
+        return SchemaStatus.CURRENT
+    theirs, ours = _FORM.fullmatch(version), _FORM.fullmatch(head)
+    if theirs is None or ours is None or theirs["step"] == ours["step"]:
+        return SchemaStatus.UNKNOWN
+    if theirs["step"] < ours["step"]:
+        return SchemaStatus.BEHIND
+    return SchemaStatus.NEWER if theirs["needs"] <= ours["step"] else SchemaStatus.TOO_NEW
 
 
 def explain(version: str | None) -> str:
-    """What a version is to this worker, in words, and what to do about it.
+    """Describe a version for people, and say what to do about it.
 
     >>> explain("0000_needs_0000").partition(": ")[2]
     'run `worker migrate`'
     """
-    match standing(version):
-        case Standing.CURRENT:
-            return f"the database is at {HEAD}, as this worker needs it"
-        case Standing.NEWER:
-            return f"the database is at {version}, which is newer than this worker's {HEAD}, and still fit for it"
-        case Standing.MISSING:
+    match schema_status(version):
+        case SchemaStatus.CURRENT:
+            return f"the database is at {HEAD}, the version of this worker"
+        case SchemaStatus.NEWER:
+            return f"the database is at {version}, newer than this worker's {HEAD} and still usable"
+        case SchemaStatus.MISSING:
             return "the database has no version yet: run `worker migrate`, which makes the tables or adopts them"
-        case Standing.BEHIND:
-            return f"the database is at {version}, and this worker needs {HEAD}: run `worker migrate`"
-        case Standing.TOO_NEW:
+        case SchemaStatus.BEHIND:
+            return f"the database is at {version} and this worker needs {HEAD}: run `worker migrate`"
+        case SchemaStatus.TOO_NEW:
             return f"the database is at {version}, too new for this worker, which knows {HEAD}: run a newer worker"
-        case Standing.UNKNOWN:
-            return (
-                f"the database is at {version!a}, which no worker has made: see whether DATABASE_URL is the right one"
-            )
+        case SchemaStatus.UNKNOWN:
+            return f"the database is at {version!a}, which is no version of this worker: check DATABASE_URL"
 
 
 async def read_version(connection: AsyncConnection) -> str | None:
-    """The version of the database, or None when it has none."""
-    if not await connection.scalar(_THERE):
+    """Return the version of the database, or None when it has none."""
+    if not await connection.scalar(_EXISTS):
         return None
     found = await connection.scalar(_READ)
     return None if found is None else str(found)
 
 
 async def version_of(engine: AsyncEngine) -> str | None:
-    """The same, on a connection of its own."""
+    """Return the same, over a new connection."""
     async with engine.connect() as connection:
         return await read_version(connection)

@@ -21,8 +21,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
 from producers import JobHandle, JobRejected, Producer, ProducerError
 from producers.wire import Result
-from worker.database.engine import create_engine
 from worker.database.models import LedgerRow, Post, User
+from worker.database.session import create_engine
 from worker.demo.plan import RETITLED, Plan, Step
 from worker.demo.report import Report, Tally, Truth, as_json, summary, table
 from worker.settings import Settings

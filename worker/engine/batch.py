@@ -18,8 +18,8 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from producers import ids, wire
 from producers.messages import Message
 from worker.database import ledger
-from worker.database.ledger import Entry
-from worker.database.owned import kept_open
+from worker.database.guarded_session import forbid_commit
+from worker.database.ledger import LedgerEntry
 from worker.engine.executor import Effects
 from worker.engine.transaction import Claim, end_session
 from worker.model.failures import classify
@@ -153,7 +153,7 @@ class Batches:
         session = self._sessions()
         try:
             async with asyncio.timeout(self._timeout_seconds):
-                with kept_open(session):
+                with forbid_commit(session):
                     answers = await handler(session, [member.message for member in members])
                 attempts = [_attempt(answer) for answer in answers]
                 entries = [
@@ -161,7 +161,7 @@ class Batches:
                     for member, attempt in zip(members, attempts, strict=True)
                     if attempt is not None
                 ]
-                if entries and not await ledger.enter_many(session, entries):
+                if entries and not await ledger.record_many(session, entries):
                     raise Delivered
             for member in members:
                 member.claim.committing = True
@@ -178,7 +178,7 @@ class Batches:
         session = self._sessions()
         try:
             async with asyncio.timeout(self._timeout_seconds):
-                return await ledger.known(session, job_ids) or set(job_ids)
+                return await ledger.recorded_ids(session, job_ids) or set(job_ids)
         except Exception as error:  # noqa: BLE001  # every exception is told apart by the table
             _halves(members, error)  # raises when nothing can be tried
             return set(job_ids)
@@ -225,8 +225,10 @@ def _attempt(answer: Any) -> Done | Rejected | None:
             return Done(answer.model_dump_json())
 
 
-def _entry(member: Member, attempt: Done | Rejected) -> Entry:
+def _entry(member: Member, attempt: Done | Rejected) -> LedgerEntry:
     claim = member.claim
     if isinstance(attempt, Done):
-        return Entry(claim.job_id, claim.job, "done", reply=attempt.reply, digest=member.digest)
-    return Entry(claim.job_id, claim.job, "rejected", code=attempt.code, detail=attempt.detail, digest=member.digest)
+        return LedgerEntry(claim.job_id, claim.job, "done", reply=attempt.reply, digest=member.digest)
+    return LedgerEntry(
+        claim.job_id, claim.job, "rejected", code=attempt.code, detail=attempt.detail, digest=member.digest
+    )

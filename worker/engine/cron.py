@@ -12,7 +12,7 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from worker.database import ledger
-from worker.database.engine import session_scope
+from worker.database.session import session_scope
 from worker.model.causes import causes
 from worker.model.log_context import told_id, trying
 from worker.model.registry import ScheduledJob
@@ -31,8 +31,8 @@ async def run_tick(ctx: dict[Any, Any], job: ScheduledJob) -> None:
     trying(ctx["job_id"], job.name, ctx.get("job_try", 1))
     started = time.monotonic()
     async with session_scope(sessions) as session:
-        entry = ledger.Entry(ctx["job_id"], job.name, "done")
-        first = await ledger.enter(session, entry)
+        entry = ledger.LedgerEntry(ctx["job_id"], job.name, "done")
+        first = await ledger.record(session, entry)
     if not first:
         log.info("tick_skipped", job=job.name, job_id=job_id)
         return

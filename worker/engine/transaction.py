@@ -21,9 +21,9 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from producers import ids, wire
 from producers.messages import Message, problems
 from worker.database import ledger
-from worker.database.ledger import Entry
+from worker.database.guarded_session import forbid_commit
+from worker.database.ledger import LedgerEntry
 from worker.database.models import Outcome as OutcomeName
-from worker.database.owned import kept_open
 from worker.model.failures import classify, describe, waited
 from worker.model.outcome import Attempt, Dead, Done, Outcome, Rejected, Release, Retry
 from worker.model.registry import AnyJobType
@@ -115,15 +115,15 @@ class Transaction:
             async with asyncio.timeout(self._timeout_seconds):
                 if not claim.first:
                     entering = True
-                    if not await ledger.enter(session, Entry(claim.job_id, claim.job, "done", digest=digest)):
+                    if not await ledger.record(session, LedgerEntry(claim.job_id, claim.job, "done", digest=digest)):
                         return await self._stored(session, claim, digest)
                     entering = False
-                with kept_open(session):
+                with forbid_commit(session):
                     reply = (await job.handler(session, message)).model_dump_json()
                 if claim.first:
                     entering = True
-                    entry = Entry(claim.job_id, claim.job, "done", reply=reply, digest=digest)
-                    if not await ledger.enter(session, entry):
+                    entry = LedgerEntry(claim.job_id, claim.job, "done", reply=reply, digest=digest)
+                    if not await ledger.record(session, entry):
                         return await self._stored(session, claim, digest)
                 else:
                     await ledger.set_reply(session, claim.job_id, reply)
@@ -157,10 +157,10 @@ class Transaction:
     async def _settle(self, claim: Claim, outcome: Rejected | Dead, digest: bytes | None) -> Outcome | Release:
         """Write down an outcome that left no trace of its own, unless the job has one already."""
         kind: OutcomeName = "rejected" if isinstance(outcome, Rejected) else "dead"
-        entry = Entry(claim.job_id, claim.job, kind, code=outcome.code, detail=outcome.detail, digest=digest)
+        entry = LedgerEntry(claim.job_id, claim.job, kind, code=outcome.code, detail=outcome.detail, digest=digest)
         session = self._sessions()
         try:
-            if not await ledger.enter(session, entry):
+            if not await ledger.record(session, entry):
                 return await self._stored(session, claim, digest)
             claim.committing = True
             await session.commit()

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from worker.database import ledger, users
-from worker.database.engine import session_scope
+from worker.database.session import session_scope
 from worker.model.registry import Retention, scheduled
 
 LEDGER_CHUNK = 5_000

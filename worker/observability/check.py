@@ -7,8 +7,8 @@ from sqlalchemy import text
 
 from producers import keys
 from producers._redis import connect
-from worker.database.broken import Unreachable
-from worker.database.engine import create_engine
+from worker.database.connections import Unreachable
+from worker.database.session import create_engine
 from worker.model.failures import classify, describe
 from worker.model.outcome import Release
 from worker.settings import Settings

@@ -22,7 +22,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from producers._redis import connect
-from worker.database.engine import create_engine
+from worker.database.session import create_engine
 from worker.engine.worker import EngineWorker
 from worker.observability import health
 from worker.observability.health import Health, Probe

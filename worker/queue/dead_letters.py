@@ -143,7 +143,7 @@ class DeadLetters:
             gone = {job_id for job_id, answer in zip(job_ids, replayed, strict=True) if answer is Replayed.REPLAYED}
             for entry in forgotten:
                 if entry.job_id.encode() not in gone:
-                    await ledger.enter(session, entry)
+                    await ledger.record(session, entry)
             await session.commit()
         return replayed
 

@@ -19,7 +19,7 @@ from producers import ids, keys, wire
 from producers.errors import JobCancelled, JobDead
 from producers.handle import PARKED_MS
 from worker.database import ledger
-from worker.database.broken import ConnectionLost, LeftIdle, Unreachable
+from worker.database.connections import ConnectionLost, LeftIdle, Unreachable
 from worker.queue.dead_letters import DeadLetters, Letter, Payload
 from worker.queue.payloads import payload
 from worker.queue.status import database_trouble
@@ -82,7 +82,7 @@ class Story:
     """How long the result is kept yet."""
     order: Order | None
     letter: Letter | None
-    recorded: ledger.Entry | None
+    recorded: ledger.LedgerEntry | None
     recorded_at: datetime | None
     ledger_trouble: str | None
     """Why the ledger could not be asked."""
@@ -180,12 +180,12 @@ def _result(*, there: bool, data: bytes | None, ttl_ms: int) -> Mapping[str, Any
 
 async def _recorded(
     sessions: async_sessionmaker[AsyncSession], job_id: bytes
-) -> tuple[tuple[ledger.Entry, datetime] | None, str | None]:
+) -> tuple[tuple[ledger.LedgerEntry, datetime] | None, str | None]:
     text = job_id.decode("ascii", "replace")
     if not ids.is_job_id(text):
         return None, None  # the ledger holds no other
     try:
         async with sessions() as session:
-            return await ledger.recorded(session, text, MAX_RESULT_BYTES), None
+            return await ledger.find_with_time(session, text, MAX_RESULT_BYTES), None
     except DATABASE_ERRORS as error:
         return None, database_trouble(error)

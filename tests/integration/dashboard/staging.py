@@ -15,7 +15,7 @@ from worker.app import schedule
 from worker.dashboard.app import Dashboard
 from worker.dashboard.context import Backend
 from worker.dashboard.security import Access
-from worker.database.engine import create_engine
+from worker.database.session import create_engine
 from worker.settings import Settings, zone
 
 ADDRESS = "http://127.0.0.1:8090"

@@ -6,7 +6,7 @@ from typing import Protocol
 from opentelemetry import trace
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
-from worker.database.engine import create_sessions
+from worker.database.session import create_sessions
 from worker.engine.executor import Batched, Effects, Tick
 from worker.observability.tracing.jobs import JobSpans, TracedBatches, TracedEffects, traced_tick
 from worker.observability.tracing.statements import StatementSpans

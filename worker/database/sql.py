@@ -1,4 +1,4 @@
-"""Statements that go to the driver as they are: compiling them with SQLAlchemy would cost a fifth of a whole job."""
+"""SQL that goes to asyncpg unchanged: SQLAlchemy's compilation would take a fifth of a job's time."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,17 +8,17 @@ from sqlalchemy.orm import Session
 
 
 async def fetch(session: AsyncSession, statement: str, *values: Any) -> Sequence[Any]:
-    """Run a statement in PostgreSQL's own form (`$1`); its rows."""
+    """Run a statement with PostgreSQL's own placeholders (`$1`). Return its rows."""
     return await session.run_sync(_fetch, statement, values)
 
 
 async def fetch_dicts(session: AsyncSession, statement: str, *values: Any) -> list[dict[str, Any]]:
-    """Run a statement in PostgreSQL's own form (`$1`); its rows by the names of the columns, as models like them."""
+    """Run a statement with PostgreSQL's own placeholders (`$1`). Return its rows as dictionaries by column name."""
     return await session.run_sync(_fetch_dicts, statement, values)
 
 
 async def execute(session: AsyncSession, statement: str, *values: Any) -> int:
-    """Run a statement in PostgreSQL's own form (`$1`); how many rows it was about."""
+    """Run a statement with PostgreSQL's own placeholders (`$1`). Return the number of rows it affected."""
     return await session.run_sync(_execute, statement, values)
 
 

@@ -4,11 +4,20 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 import structlog
+from sqlalchemy import text
 from sqlalchemy.exc import ResourceClosedError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from worker.database.engine import create_tables
-from worker.database.version import HEAD, NotMigrated, Standing, standing, version_of
+from worker.database.models import Base
+from worker.database.version import (
+    HEAD,
+    SCHEMA_LOCK,
+    NotMigrated,
+    SchemaStatus,
+    read_version,
+    schema_status,
+    version_of,
+)
 from worker.model.backoff import backoff_seconds
 from worker.model.failures import classify, describe, forbidden
 from worker.model.outcome import Release
@@ -24,7 +33,7 @@ async def wait_for_tables(engine: AsyncEngine, *, create: bool) -> None:
         create: make missing tables, unless the database is one that `worker migrate` looks after.
     """
     version = await _wait_for(lambda: _usable(engine, create=create))
-    if standing(version) is Standing.NEWER:
+    if schema_status(version) is SchemaStatus.NEWER:
         log.warning("database_newer", version=version, known=HEAD)
 
 
@@ -36,7 +45,7 @@ async def _usable(engine: AsyncEngine, *, create: bool) -> str | None:
         version = await version_of(engine)
         if version is None:
             return None
-    if not standing(version).usable:
+    if not schema_status(version).usable:
         raise NotMigrated(version)
     return version
 
@@ -71,3 +80,17 @@ def _reason(error: Exception) -> str:
     if not isinstance(attempt, Release):
         raise error
     return attempt.detail
+
+
+async def create_tables(engine: AsyncEngine) -> None:
+    """Create the tables that are missing. Safe when many workers start at once on an empty database.
+
+    A database that has a version is left to `worker migrate`: what is missing there belongs to a step of its own.
+    """
+    async with engine.begin() as connection:
+        # Without the lock two CREATE TABLE IF NOT EXISTS may both see nothing and one of them fails.
+        await connection.execute(text("SET LOCAL lock_timeout = '60s'"))
+        await connection.execute(text("SET LOCAL statement_timeout = '60s'"))
+        await connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": SCHEMA_LOCK})
+        if await read_version(connection) is None:
+            await connection.run_sync(Base.metadata.create_all)
