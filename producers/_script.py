@@ -13,6 +13,8 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import InvalidResponse, NoScriptError, RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from producers import keys as key_names
+
 AT_ONCE_BYTES = 64 * 1024
 """A command that asyncio takes at once, whatever the socket does: what it holds back before it makes writers wait."""
 
@@ -25,8 +27,9 @@ class Script:
     """A Lua script that Redis keeps by its hash, sent again whenever Redis has forgotten it."""
 
     def __init__(self, *sources: bytes) -> None:
-        """Make one script of several texts, one after the other."""
-        self._source = b"\n".join(sources)
+        """Make one script of several texts, after the names of the keys that they use."""
+        source = b"\n".join(sources)
+        self._source = key_names.lua_names(source.decode()).encode() + source
         self._sha = hashlib.sha1(self._source, usedforsecurity=False).hexdigest()
 
     async def __call__(self, redis: Redis, keys: Sequence[str], args: Sequence[str | bytes | int]) -> Any:

@@ -6,7 +6,7 @@ from enum import IntEnum
 from redis.asyncio import Redis
 from redis.exceptions import AuthenticationError, RedisError, ResponseError
 
-from producers import ids, keys, wire
+from producers import keys, wire
 from producers._script import CANCEL, NotSent
 from producers.errors import CANCELLED, RedisRefused, RedisUnavailable
 
@@ -36,24 +36,18 @@ async def cancel(redis: Redis, queue: str, job_id: str) -> tuple[Answer, bytes |
         RedisUnavailable: when Redis did not tell, so that it may have happened.
         RedisRefused: when it took no writes, so that nothing has happened.
     """
-    ordering_key = ids.ordering_key_of(job_id)
     try:
         envelope, now_ms = await _read(redis, job_id)
-        script_keys = [
-            queue, keys.holders(queue), keys.result(job_id), keys.job(job_id), keys.in_progress(job_id),
-            keys.retry(job_id), queue if ordering_key is None else keys.parked(queue, ordering_key),
-        ]  # fmt: skip
         producer = "" if envelope is None else envelope.h.get("producer", "")
         arguments: list[str | bytes | int] = [
             job_id,
-            ordering_key or "",
             _result(job_id, queue, envelope, now_ms),
             RESULT_MS,
             keys.control(queue),
             keys.wake(queue),
             keys.results(queue, producer) if producer else "",
         ]
-        answer, result = await CANCEL(redis, script_keys, arguments)
+        answer, result = await CANCEL(redis, [queue], arguments)
     except (RedisError, OSError) as error:
         raise _error(job_id, error) from error
     return Answer(answer), result

@@ -25,9 +25,6 @@ from producers.wire import Result, WireError, decode_result
 
 ReplyT = TypeVar("ReplyT", bound=Reply)
 
-PARKED_MS = 1e15
-"""No time, but the score of a job that waits behind another of its ordering key."""
-
 
 class JobStatus(StrEnum):
     """Where a job is on its way."""
@@ -95,7 +92,7 @@ class JobHandle(Generic[ReplyT]):
             return JobStatus.UNKNOWN
         if running:
             return JobStatus.RUNNING
-        deferred = seconds * 1000 + microseconds / 1000 < score < PARKED_MS
+        deferred = seconds * 1000 + microseconds / 1000 < score < keys.PARKED_MS
         return JobStatus.DEFERRED if deferred else JobStatus.QUEUED
 
     async def result(self, timeout: float | None = None) -> ReplyT:

@@ -1,48 +1,42 @@
--- Cancel a job: at once if no worker has ever claimed it; else the worker that has it, or the next, is asked to.
+-- Cancel a job: at once if no worker has ever claimed it; otherwise ask the worker that holds it, or the next one.
 --
--- A job that was claimed may have had its effect, even if it is back in the queue: the answer to its COMMIT may have been
--- lost. So may one that has a result, put into the queue again by hand. The ledger knows, and only workers ask it. (A job
--- accepted again under its old id after its result was gone looks like a new one: it is cancelled at once, and whoever
--- asks is told so, although the ledger holds the outcome of before. A job cancelled at once leaves nothing in the ledger.)
+-- A job that was claimed may have had its effect, even if it is back in the queue: the answer to its COMMIT may have
+-- been lost. So may a job that has a result and was put into the queue again by hand. The ledger knows, and only workers
+-- read it. (A job accepted again under its old id after its result has expired looks like a new one: it is cancelled at
+-- once, although the ledger holds its earlier outcome. A job cancelled at once leaves nothing in the ledger.)
 --
--- KEYS[1]  queue    sorted set: job id -> due time, ms; 1e15: parked behind the head of its ordering key
--- KEYS[2]  holders  hash: ordering key -> the id of the job that holds it
--- KEYS[3]  result   string: the outcome, when the job has ended
--- KEYS[4]  job      string: the payload
--- KEYS[5]  lease    string: there while a worker has the job
--- KEYS[6]  tries    string: there since the job was first claimed
--- KEYS[7]  parked   sorted set: the jobs parked under the ordering key; the queue itself for a job without one
+-- KEYS[1]  queue
 -- ARGV[1]  id
--- ARGV[2]  ordering_key  '' for none
--- ARGV[3]  outcome       the result to be stored
--- ARGV[4]  result_ms     how long it is kept
--- ARGV[5]  control       channel: workers hear of jobs to be cancelled
--- ARGV[6]  wake          channel: workers hear of jobs that are due
--- ARGV[7]  channel       where the job's producer hears of its jobs that ended; '' for nowhere
+-- ARGV[2]  outcome    the result to store
+-- ARGV[3]  result_ms  how long it is kept, unless a worker has written how long it keeps its results
+-- ARGV[4]  control    channel: ids of running jobs to cancel
+-- ARGV[5]  wake       channel: a job became due
+-- ARGV[6]  channel    where the job's producer hears of its ended jobs; '' for none
 --
 -- Returns two values: 0 not in the queue, and its result (or false); 1 cancelled; 2 the worker that runs it was asked;
--- 3 the worker that claims it next will find that it is to be cancelled. It is due at once then, unless parked.
--- Safe to repeat: what was cancelled is not in the queue any more and has its result; to ask twice is to ask once.
+-- 3 the worker that claims it next will be asked. In the last case the job becomes due at once, unless it is parked.
+-- Safe to repeat: a cancelled job has left the queue and has its result; a second request changes nothing.
 
-local queue, holders, result, job, lease, tries, parked = unpack(KEYS)
-local id, key, outcome, result_ms, control, wake, channel = unpack(ARGV)
-local PARKED_MS = 1e15
+local queue = KEYS[1]
+local id, outcome, result_ms, control, wake, channel = unpack(ARGV)
+local key = ordering_key(id)
 
 local score = redis.call('ZSCORE', queue, id)
 if not score then
-  local known = redis.pcall('GET', result)
-  return {0, type(known) == 'string' and known}
+  local result = redis.pcall('GET', result_key(id))
+  return {0, type(result) == 'string' and result}
 end
-redis.call('HLEN', holders)       -- these fail here, before the first write,
-redis.call('ZCARD', parked)       -- should the keys be of another type
-redis.call('ZCARD', 'arq:abort')
+-- For a key of another type these fail here, before the first write.
+redis.call('HLEN', holders_key(queue))
+if key then redis.call('ZCARD', parked_key(queue, key)) end
+redis.call('ZCARD', ABORT_KEY)
 
 local time = redis.call('TIME')
 local now_ms = time[1] * 1000 + time[2] / 1000
 
-local running = redis.call('EXISTS', lease) == 1
-if running or redis.call('EXISTS', tries, result) > 0 then
-  redis.call('ZADD', 'arq:abort', string.format('%.0f', now_ms), id)
+local running = redis.call('EXISTS', lease_key(id)) == 1
+if running or redis.call('EXISTS', attempts_key(id), result_key(id)) > 0 then
+  redis.call('ZADD', ABORT_KEY, string.format('%.0f', now_ms), id)
   if running then
     redis.call('PUBLISH', control, id)
     return {2, false}
@@ -54,14 +48,19 @@ if running or redis.call('EXISTS', tries, result) > 0 then
   return {3, false}
 end
 
-redis.call('SET', result, outcome, 'PX', result_ms)
-redis.call('DEL', job)
+-- What is not a whole number from 1 on, of at most 15 digits, was not written by a worker.
+local configured_ms = redis.pcall('HGET', config_key(queue), 'result_ms')
+if type(configured_ms) == 'string' and #configured_ms <= 15 and string.match(configured_ms, '^[1-9]%d*$') then
+  result_ms = configured_ms
+end
+redis.call('SET', result_key(id), outcome, 'PX', result_ms)
+redis.call('DEL', job_key(id))
 redis.call('ZREM', queue, id)
-redis.call('ZREM', 'arq:abort', id)
-if key ~= '' then
-  redis.call('ZREM', parked, id)
-  if redis.call('HGET', holders, key) == id then let_next_come(queue, holders, parked, key) end
-  redis.call('PUBLISH', wake, '1') -- the next of its key may be due
+redis.call('ZREM', ABORT_KEY, id)
+if key then
+  redis.call('ZREM', parked_key(queue, key), id)
+  if redis.call('HGET', holders_key(queue), key) == id then unpark_next(queue, key) end
+  redis.call('PUBLISH', wake, '1') -- the next job of the key may be due
 end
 if channel ~= '' then redis.call('PUBLISH', channel, id) end
 return {1, false}

@@ -1,27 +1,24 @@
--- Accept jobs into a queue, each at most once, in one order that Redis gives.
+-- Accept jobs into a queue, each at most once, in one order given by Redis.
 --
--- KEYS[1]  queue     sorted set: job id -> due time, ms
--- KEYS[2]  clock     hash, see clock.lua: here its `now` is the last score given out
--- and of each job, by its id:
---   arq:job:<id>     string: the payload
---   arq:result:<id>  string: the outcome, when the job has ended already
--- ARGV[1]  wake      channel to publish on when something is due at once
--- ARGV[2]  max_queued  refuse when the queue holds this many; 0: no bound
+-- KEYS[1]  queue  sorted set: job id -> due time, ms
+-- KEYS[2]  clock  hash, see clock.lua: its `now` is the last score given out
+-- ARGV[1]  wake            channel: a job became due
+-- ARGV[2]  max_queued      refuse jobs while the queue holds this many; 0: no bound
 -- ARGV[3]  idempotency_ms  how long an idempotency key is remembered
--- ARGV[4]  jobs      how many there are: at most some thousands, as Lua passes no more than 8000 values at once
--- then two for each job:
+-- ARGV[4]  jobs            their number: at most a few thousand, as Lua passes no more than 8000 values to a command
+-- then two values a job:
 --   id, payload
--- then five for each job that is deferred or has an idempotency key to be remembered:
---   number           which job it is, from 1
---   delay_ms         due this long after Redis's now; 0: not delayed
---   due_ms           due at this time of the Unix clock; 0: no such time
---   idempotency      the key of a string with expiry: the digest; '' for none
---   digest           what the idempotency key stands for
+-- then five values for each job that is deferred or has an idempotency key to remember:
+--   number       the position of the job, from 1
+--   delay_ms     due this long after Redis's now; 0: not delayed
+--   due_ms       due at this time of the Unix clock; 0: none was given
+--   idempotency  key of a string with an expiry: the digest; '' for none
+--   digest       the content that the idempotency key stands for
 --
--- Returns one number a job: 1 accepted, 0 known already (queued, running or ended), -1 conflict, -2 queue full.
+-- Returns one number a job: 1 accepted; 0 known already (queued, running or ended); -1 conflict; -2 queue full.
 --
--- Safe to repeat: a job that is known is left as it is. Nothing half-happens: every command that can fail for the
--- type of a key comes before the first write, and Redis refuses a script that may not write before its first write.
+-- Safe to repeat: a known job is left unchanged. It is all or nothing: every command that can fail for the type of a key
+-- comes before the first write, and Redis refuses a script that may not write before its first write.
 
 local queue, clock = KEYS[1], KEYS[2]
 local wake, max_queued, idempotency_ms, jobs = ARGV[1], tonumber(ARGV[2]), ARGV[3], tonumber(ARGV[4])
@@ -30,18 +27,18 @@ local now = now_us(clock)
 local last_us = now
 local queued = redis.call('ZCARD', queue)
 
-local names = {} -- of each job: the key of its payload, the key of its outcome
+local names = {} -- two a job: the keys of its payload and of its result
 for i = 1, jobs do
   local id = ARGV[3 + 2 * i]
-  names[2 * i - 1], names[2 * i] = 'arq:job:' .. id, 'arq:result:' .. id
+  names[2 * i - 1], names[2 * i] = job_key(id), result_key(id)
 end
--- Hardly ever is one of them known, so one look at all usually is the only one. (What a command costs is the call.)
+-- Known jobs are rare, so one EXISTS for all usually suffices: most of a command's cost is the call.
 local some_known = jobs > 0 and redis.call('EXISTS', unpack(names)) > 0
 
 local options = {} -- job number -> where its five values begin
 for at = 5 + 2 * jobs, #ARGV, 5 do options[tonumber(ARGV[at])] = at end
 
--- What is to be written, in pairs: score and id; key and payload. One command for all of them, when all are decided.
+-- The values to write, in pairs (score and id, key and payload), collected for one command each.
 local scores, payloads, n = {}, {}, 0
 local answers, accepted, due_now = {}, {}, false
 local format = string.format
@@ -56,7 +53,7 @@ for i = 1, jobs do
   end
 
   if known and known ~= digest then
-    answers[i] = -1 -- another content, or a key of another type
+    answers[i] = -1 -- other content, or a key of another type
   elseif accepted[id] or some_known and redis.call('EXISTS', job, names[2 * i]) > 0 then
     answers[i] = 0
   elseif max_queued > 0 and queued >= max_queued then
@@ -65,14 +62,14 @@ for i = 1, jobs do
     if delay_ms > 0 then
       score_ms = now / 1000 + delay_ms
     end
-    -- A time that has passed already is now: else the job would overtake those that were accepted before it.
+    -- A past time counts as now: otherwise the job would overtake jobs that were accepted before it.
     if score_ms * 1000 <= now then
       -- Strictly increasing: two jobs never tie.
       last_us = last_us + 1
       score_ms = last_us / 1000
       due_now = true
     end
-    -- Lua prints 14 digits of a number by itself, which would round microseconds away.
+    -- Lua itself prints 14 digits of a number, which would round microseconds away.
     scores[n + 1], scores[n + 2] = format('%.3f', score_ms), id
     payloads[n + 1], payloads[n + 2] = job, ARGV[4 + 2 * i]
     n = n + 2
@@ -81,7 +78,7 @@ for i = 1, jobs do
     answers[i] = 1
   end
   if idempotency ~= '' and answers[i] >= 0 then
-    -- At once: another job of this call may have the same key.
+    -- Not collected: another job of this call may have the same key.
     redis.call('SET', idempotency, digest, 'PX', idempotency_ms)
   end
 end

@@ -22,11 +22,11 @@ from producers._script import NotSent, Script
 from producers._sender import Sender
 from producers.cancellation import cancel
 from producers.errors import IdempotencyConflict, QueueFull
+from producers.keys import PARKED_MS
 from tests.faults.queue_model import (
     FOREIGN,
     LEASE_MS,
     MAX_PAYLOAD_BYTES,
-    PARKED_MS,
     QUEUE,
     Change,
     Clock,

@@ -13,10 +13,10 @@ from redis.asyncio import Redis
 from producers import keys
 from producers._encoding import Encoded
 from producers.cancellation import Answer
+from producers.keys import PARKED_MS
 from worker.queue.queue import Lease, PayloadState, Renewal
 
 QUEUE = keys.DEFAULT_QUEUE
-PARKED_MS = 1e15
 MAX_PAYLOAD_BYTES = 200
 LEASE_MS = 3_600_000
 ROUNDING_MS = 0.01
@@ -81,8 +81,8 @@ _STRINGS = {
     b"arq:idempotency:": "idempotency",
 }
 _PARKED, _CLAIM = f"{QUEUE}:parked:".encode(), f"{QUEUE}:claim:".encode()
-_NAMED = {name(QUEUE).encode() for name in (keys.holders, keys.dead, keys.dead_letters, keys.clock, keys.tallies)} | {
-    QUEUE.encode(), b"arq:abort",
+_NAMED = {name(QUEUE).encode() for name in (keys.holders, keys.dead, keys.dead_letters, keys.clock, keys.counters)} | {
+    QUEUE.encode(), keys.ABORT.encode(),
 }  # fmt: skip
 
 
@@ -95,9 +95,9 @@ async def look(redis: Redis) -> tuple[State, Clock]:
     async with redis.pipeline(transaction=False) as pipeline:
         pipeline.time()
         pipeline.hmget(keys.clock(QUEUE), ["raw", "now"])
-        for key in [QUEUE, keys.dead(QUEUE), "arq:abort", *parked]:
+        for key in [QUEUE, keys.dead(QUEUE), keys.ABORT, *parked]:
             pipeline.zrange(key, 0, -1, withscores=True)  # type: ignore[arg-type]  # bytes are a key as well
-        for name in (keys.holders(QUEUE), keys.dead_letters(QUEUE), keys.tallies(QUEUE)):
+        for name in (keys.holders(QUEUE), keys.dead_letters(QUEUE), keys.counters(QUEUE)):
             pipeline.hgetall(name)
         for key in claims:
             pipeline.lrange(key, 0, -1)  # type: ignore[arg-type]

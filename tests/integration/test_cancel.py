@@ -24,7 +24,7 @@ from producers import (
 )
 from producers._redis import connect
 from producers.cancellation import RESULT_MS
-from producers.handle import PARKED_MS
+from producers.keys import PARKED_MS
 from tests.integration.running import BREAK, MEND, burst, run_all, settings_of, user, working
 from worker.settings import Settings
 
@@ -226,7 +226,7 @@ async def test_a_running_job_is_rolled_back(stage: Stage) -> None:
         await stage.cancelled(job)
     assert await stage.users() == []
     assert await stage.ledger(job) == ("rejected", "cancelled")
-    left = {keys.result(job.job_id), keys.clock(QUEUE), keys.health(QUEUE), keys.tallies(QUEUE)}
+    left = {keys.result(job.job_id), keys.clock(QUEUE), keys.health(QUEUE), keys.counters(QUEUE)}
     assert await stage.keyspace() <= left
 
 

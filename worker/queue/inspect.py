@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from producers import ids, keys, wire
 from producers.errors import JobCancelled, JobDead
-from producers.handle import PARKED_MS
+from producers.keys import PARKED_MS
 from worker.database import ledger
 from worker.database.connections import ConnectionLost, LeftIdle, Unreachable
 from worker.queue.dead_letters import DeadLetters, Letter, Payload
@@ -141,7 +141,7 @@ async def _traces(redis: Redis, queue: str, job_id: bytes, max_bytes: int) -> di
         pipeline.zscore(queue, cast("str", job_id))
         pipeline.pttl(keys.in_progress("").encode() + job_id)
         pipeline.getrange(keys.retry("").encode() + job_id, 0, 10)
-        pipeline.zscore("arq:abort", cast("str", job_id))
+        pipeline.zscore(keys.ABORT, cast("str", job_id))
         pipeline.type(payload_key)
         pipeline.strlen(payload_key)
         pipeline.getrange(payload_key, 0, max_bytes - 1)

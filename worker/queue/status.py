@@ -26,7 +26,6 @@ from worker.queue.heartbeat import HEARTBEAT_SECONDS
 TIMEOUT_SECONDS = 3.0
 MISSING_SECONDS = 3 * HEARTBEAT_SECONDS
 FORGOTTEN_SECONDS = 60 * 60
-PARKED_MS = "1e15"  # as job.lua has it
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,8 +132,8 @@ async def queue_status(redis: Redis, queue: str) -> tuple[Server, Jobs, list[Wor
     async with redis.pipeline(transaction=True) as pipeline:
         pipeline.info("server")
         pipeline.zcount(queue, "-inf", now_ms)
-        pipeline.zcount(queue, f"({now_ms!r}", f"({PARKED_MS}")
-        pipeline.zcount(queue, PARKED_MS, "+inf")
+        pipeline.zcount(queue, f"({now_ms!r}", f"({keys.PARKED_MS}")
+        pipeline.zcount(queue, keys.PARKED_MS, "+inf")
         pipeline.zcard(keys.dead(queue))
         pipeline.zrange(queue, 0, 0, withscores=True)
         pipeline.hgetall(keys.workers(queue))

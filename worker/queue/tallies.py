@@ -91,7 +91,7 @@ class Tallies:
 
 async def read(redis: Redis, queue: str) -> Tallies:
     """Ask Redis, in one round trip. Raises what the client raises."""
-    return parse(await cast("Awaitable[dict[bytes, bytes]]", redis.hgetall(keys.tallies(queue))))
+    return parse(await cast("Awaitable[dict[bytes, bytes]]", redis.hgetall(keys.counters(queue))))
 
 
 def parse(fields: Mapping[bytes, bytes]) -> Tallies:

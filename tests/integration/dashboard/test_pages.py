@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from producers import Producer, UpdateUser, UserChanges, ids, keys, wire
-from producers.handle import PARKED_MS
+from producers.keys import PARKED_MS
 from tests.integration.dashboard.staging import Page, opened
 from tests.integration.running import BREAK, HASH, MEND, burst, run_all, settings_of, user
 from worker.dashboard.security import Access

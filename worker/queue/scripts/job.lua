@@ -44,7 +44,7 @@ local function to_be_cancelled(id)
 end
 
 -- Let the next job of an ordering key come.
-local function pass_on(key) let_next_come(queue, holders, parked_key(key), key) end
+local function pass_on(key) unpark_next(queue, key) end
 
 -- Undo a claim: the job is due again at the place it had, and the try is not counted.
 local function give_back(id, score)
@@ -97,5 +97,5 @@ local function count(tally)
   end
 end
 local function count_all()
-  for field, n in pairs(counted) do redis.pcall('HINCRBY', queue .. ':tallies', field, string.format('%.0f', n)) end
+  for field, n in pairs(counted) do redis.pcall('HINCRBY', counters_key(queue), field, string.format('%.0f', n)) end
 end
