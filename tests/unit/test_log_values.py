@@ -1,4 +1,4 @@
-"""Is every line of the log one line of ASCII and of a bounded size, whatever it is given?"""
+"""JSON log lines: one line of ASCII and of bounded size for any value, and no fields of objects."""
 
 import json
 import logging
@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from tests.unit.written import Written, lines
-from worker.observability.log_values import LONGEST_FIELD, LONGEST_TEXT, MOST_FIELDS, as_json
+from worker.observability.log_values import MAX_FIELD, MAX_FIELDS, MAX_TEXT, as_json
 
 SECRET = "ada@example.com"
 
@@ -38,23 +38,23 @@ class Colour(Enum):
     RED = SECRET
 
 
-def test_a_long_text_is_cut_and_says_so(written: Callable[..., Written]) -> None:
+def test_a_long_text_is_cut_and_its_length_is_given(written: Callable[..., Written]) -> None:
     read = written()
-    structlog.get_logger("ours").info("odd", detail="é" * 3000, fits="e" * LONGEST_TEXT)
+    structlog.get_logger("ours").info("odd", detail="é" * 3000, fits="e" * MAX_TEXT)
     logging.getLogger("theirs").warning("x" * 5000)
     ours, theirs = lines(read)
-    assert ours["detail"] == "é" * LONGEST_TEXT + "… (3000 characters)"
-    assert ours["fits"] == "e" * LONGEST_TEXT
-    assert theirs["event"] == "x" * LONGEST_TEXT + "… (5000 characters)"
+    assert ours["detail"] == "é" * MAX_TEXT + "… (3000 characters)"
+    assert ours["fits"] == "e" * MAX_TEXT
+    assert theirs["event"] == "x" * MAX_TEXT + "… (5000 characters)"
     assert read().isascii()
 
 
 @pytest.mark.parametrize("odd", [Model(), Data(), Row(), [Model()], {"of": Row()}, {1: Data()}, b"ada@example.com"])
-def test_what_has_fields_of_its_own_is_told_by_its_type(odd: Any) -> None:
+def test_an_object_with_fields_is_logged_as_its_type(odd: Any) -> None:
     assert SECRET not in as_json({"event": "odd", "odd": odd}).decode()
 
 
-def test_plain_values_are_told_as_they_are() -> None:
+def test_json_values_are_logged_unchanged() -> None:
     given = {
         "text": "a\u2028b\x85c", "number": 2**63, "list": [1, None, (True, 0.5)], "of": {"a": {"b": "c"}, 7: "d"},
         "at": datetime(2026, 11, 26, tzinfo=UTC), "path": Path("a/b"), "colour": Colour.RED,
@@ -65,13 +65,13 @@ def test_plain_values_are_told_as_they_are() -> None:
     }  # fmt: skip
 
 
-def circle() -> list[Any]:
+def circular() -> list[Any]:
     one: list[Any] = []
     one.append(one)
     return one
 
 
-def deep(levels: int) -> list[Any]:
+def nested(levels: int) -> list[Any]:
     value: list[Any] = []
     for _ in range(levels):
         value = [value]
@@ -79,25 +79,25 @@ def deep(levels: int) -> list[Any]:
 
 
 ODD: Sequence[Any] = (
-    "\ud800", {"\ud800": "\udfff"}, b"\xff", float("nan"), float("-inf"), 10**5000, circle(), deep(100_000),
+    "\ud800", {"\ud800": "\udfff"}, b"\xff", float("nan"), float("-inf"), 10**5000, circular(), nested(100_000),
     list(range(100_000)), {str(number): number for number in range(100_000)}, ["x" * 3000] * 100, {"x" * 100_000: 1},
 )  # fmt: skip
 
 
 @pytest.mark.parametrize("odd", ODD, ids=range(len(ODD)))
-def test_nothing_breaks_a_line_or_lets_it_grow(odd: Any) -> None:
+def test_odd_values_neither_break_a_line_nor_exceed_its_size(odd: Any) -> None:
     line = as_json({"event": "odd", "odd": odd})
     assert json.loads(line, parse_constant=pytest.fail)["event"] == "odd"
     assert line.isascii()
-    assert len(line) < LONGEST_FIELD * 6 + 100  # an escaped character takes six
+    assert len(line) < MAX_FIELD * 6 + 100  # an escaped character takes six
 
 
-def test_too_many_fields_are_left_out_and_counted(written: Callable[..., Written]) -> None:
+def test_fields_over_the_limit_are_left_out_and_counted(written: Callable[..., Written]) -> None:
     read = written()
     structlog.get_logger("ours").info("odd", **{f"field_{number}": number for number in range(1000)})
     (line,) = lines(read)
-    assert len(line) <= MOST_FIELDS + 4
-    assert (line["event"], line["level"], line["fields_left_out"]) == ("odd", "info", 1003 - MOST_FIELDS)
+    assert len(line) <= MAX_FIELDS + 4
+    assert (line["event"], line["level"], line["fields_left_out"]) == ("odd", "info", 1003 - MAX_FIELDS)
 
 
 values = st.recursive(
@@ -107,13 +107,13 @@ values = st.recursive(
 
 
 @given(st.dictionaries(st.text(), values, max_size=60))
-def test_any_line_is_one_line(event: dict[str, Any]) -> None:
+def test_every_event_is_one_line(event: dict[str, Any]) -> None:
     line = as_json(event)
     assert len(line.decode("ascii").splitlines()) == 1
     assert isinstance(json.loads(line), dict)
 
 
-def test_a_librarys_wrong_arguments_are_not_told(
+def test_wrong_arguments_of_a_library_are_not_logged(
     written: Callable[..., Written], capfd: pytest.CaptureFixture[str]
 ) -> None:
     read = written()
