@@ -111,7 +111,7 @@ def engine_worker(settings: Settings, *, burst: bool = False) -> EngineWorker:
             max_payload_bytes=settings.max_payload_bytes,
             log_success_sample=settings.log_success_sample,
         ),
-        gathered=logs.gathered,
+        gathered=logs.buffered,
         measured=lambda ctx: {"loop_lag_seconds": round(lag.seconds, 3), **_pool(ctx.get("engine"))},
         beside=lambda worker: [lag.run, *_pages(settings, worker)],
         redis_pool=redis,

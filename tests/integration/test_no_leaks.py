@@ -193,7 +193,7 @@ def check_lines(out: str) -> None:
     errors = [line["error"] for line in lines if line["event"] == "unhandled_error"]
     assert [[link["type"] for link in error] for error in errors] == [["LookupError", "KeyError"]]
     said = {line["event"] for line in lines}
-    assert {"worker_started", "worker_stopped", "job of an unknown name", "job expired expired"} <= said
+    assert {"worker_started", "worker_stopped", "job with an unknown name", "job expired expired"} <= said
 
 
 @pytest.mark.filterwarnings("ignore:Call to deprecated close:DeprecationWarning")  # by arq, as it closes its pool

@@ -1,4 +1,4 @@
-"""Is a line for people one line, in columns, with units; and in colours only where colours are seen?"""
+"""Console lines: one line per event, colors on a terminal only, and no data that can control the terminal."""
 
 import io
 import re
@@ -8,25 +8,26 @@ import pytest
 import structlog
 
 from tests.unit.written import Written
-from worker.observability.console import Console
+from worker.observability.console import console_renderer
 
-LINE = {
+EVENT = {
     "timestamp": "2026-11-26T07:29:15.123456Z", "level": "warning", "event": "job_retried",
-    "job_id": "import-7@user:42", "job": "update_user", "try": 2, "wait_ms": 1.25, "run_ms": 61_500.0,
-    "code": "failed", "detail": "it is so",
+    "job_id": "import-7@user:42", "job": "update_user", "attempt": 2, "wait_ms": 1.25,
+    "detail": "not found", "code": "",
 }  # fmt: skip
+COLOR = re.compile(r"\x1b\[[0-9;]*m")
 ERROR = [{"type": "LookupError", "at": "a.py:7 in f"}, {"type": "KeyError"}]
 
 
-class Terminal(io.StringIO):
+class Stream(io.StringIO):
     encoding = "utf-8"
 
-    def __init__(self, *, person: bool) -> None:
+    def __init__(self, *, terminal: bool) -> None:
         super().__init__()
-        self._person = person
+        self._terminal = terminal
 
     def isatty(self) -> bool:
-        return self._person
+        return self._terminal
 
 
 @pytest.fixture(autouse=True)
@@ -35,66 +36,60 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NO_COLOR", raising=False)
 
 
-def test_columns_and_units() -> None:
-    assert Console(colours=False, encoding="utf-8")(LINE | {"error": ERROR}).decode() == (
-        "07:29:15.123Z warning job_retried          update_user import-7@user:42 "
-        ' try=2 wait=1.2ms run=1m2s code=failed detail="it is so" error=LookupError at a.py:7 in f from KeyError'
+def render(event: dict[str, object], *, terminal: bool = False) -> str:
+    return console_renderer(Stream(terminal=terminal))(event).decode()
+
+
+def test_a_line_has_its_time_level_event_and_fields_in_order() -> None:
+    assert render(EVENT | {"error": ERROR}) == (
+        "07:29:15.123Z [warning  ] job_retried          job_id=import-7@user:42 job=update_user attempt=2 wait_ms=1.25"
+        ' detail="not found" code="" error=LookupError at a.py:7 in f from KeyError'
     )
 
 
-def test_a_try_says_nothing_twice() -> None:
-    line = Console(colours=False, encoding="utf-8")(LINE | {"outcome": "retry", "error": ERROR}).decode()
-    assert line.endswith(" try=2 wait=1.2ms run=1m2s code=failed error=LookupError at a.py:7 in f from KeyError")
+def test_columns_line_up_at_every_level() -> None:
+    levels = ("debug", "info", "warning", "error", "critical")
+    assert len({render(EVENT | {"level": level}).index("job_retried") for level in levels}) == 1
 
 
-def test_what_is_about_no_job_has_no_gap() -> None:
-    line = {
-        "timestamp": LINE["timestamp"],
-        "level": "info",
-        "event": "server_back",
-        "server": "redis",
-        "away_seconds": 4,
-    }
-    assert Console(colours=False, encoding="utf-8")(line) == (
-        b"07:29:15.123Z info    server_back          server=redis away=4s"
-    )
+@pytest.mark.parametrize(
+    ("terminal", "variables", "colors"),
+    [
+        (True, {}, True),
+        (True, {"NO_COLOR": ""}, True),  # as no-color.org defines it
+        (True, {"NO_COLOR": "1"}, False),
+        (True, {"TERM": "dumb"}, False),
+        (False, {}, False),
+    ],
+)
+def test_colors_are_used_on_terminals_that_want_them(
+    monkeypatch: pytest.MonkeyPatch, terminal: bool, variables: dict[str, str], colors: bool
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert ("\x1b[" in render(EVENT, terminal=terminal)) is colors
 
 
-def test_levels_of_any_length_keep_the_columns() -> None:
-    console = Console(colours=False, encoding="utf-8")
-    starts = {console(LINE | {"level": level}).index(b"job_retried") for level in ("debug", "info", "warning", "error")}
-    assert len(starts) == 1
+def test_colors_do_not_change_the_text() -> None:
+    assert COLOR.sub("", render(EVENT, terminal=True)) == render(EVENT)
 
 
-def test_colours_are_for_terminals_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert Console.on(Terminal(person=True)).colours
-    assert not Console.on(Terminal(person=False)).colours
-    monkeypatch.setenv("NO_COLOR", "")
-    assert Console.on(Terminal(person=True)).colours  # as no-color.org has it
-    monkeypatch.setenv("NO_COLOR", "1")
-    assert not Console.on(Terminal(person=True)).colours
-    monkeypatch.delenv("NO_COLOR")
-    monkeypatch.setenv("TERM", "dumb")
-    assert not Console.on(Terminal(person=True)).colours
+HOSTILE = ("a\nb", "a\r\x1b[2Jb", "\x1b[31m", "a\u2028b", "a\u202eb", "\ud800", ["a\nb"], {"a\nb": "c\nd"})
 
 
-def test_colours_change_nothing_but_the_colour() -> None:
-    coloured = Console(colours=True, encoding="utf-8")(LINE)
-    assert b"\x1b[33mwarning\x1b[0m" in coloured
-    assert re.sub(rb"\x1b\[[0-9;]*m", b"", coloured) == Console(colours=False, encoding="utf-8")(LINE)
+@pytest.mark.parametrize("value", HOSTILE)
+@pytest.mark.parametrize("name", ["a\nb", "x", "", "stack", "exception", "exc_info", "job_id", "event"])
+def test_hostile_data_neither_breaks_a_line_nor_controls_the_terminal(name: str, value: object) -> None:
+    line = render({**EVENT, name: value})
+    assert line.isprintable()
+    assert COLOR.sub("", render({**EVENT, name: value}, terminal=True)) == line
 
 
-@pytest.mark.parametrize("odd", ["a\nb", "a\r\x1b[2Jb", "a\u2028b", "a\u202eb", "\ud800", ["a\nb"], {"a\nb": "c\nd"}])
-def test_nothing_breaks_a_line_or_reaches_the_terminals_controls(odd: object) -> None:
-    line = Console(colours=False, encoding="utf-8")(
-        {**LINE, "event": odd, "job_id": odd, "job": odd, "a\nb": odd, "x": odd}
-    )
-    text = line.decode()
-    assert text.isprintable()
-    assert len(text.splitlines()) == 1
+def test_hostile_data_in_an_exception_chain_is_escaped() -> None:
+    assert render({**EVENT, "error": [{"type": "a\nb", "at": "\x1b[2J"}]}).isprintable()
 
 
-def test_what_a_terminal_has_no_characters_for_is_escaped(written: Callable[..., Written]) -> None:
+def test_characters_that_the_stream_cannot_encode_are_escaped(written: Callable[..., Written]) -> None:
     read = written("console", encoding="ascii")
     structlog.get_logger("ours").info("odd", text="é…")
     assert r"text=\xe9\u2026" in read()

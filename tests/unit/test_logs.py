@@ -1,4 +1,4 @@
-"""Does every line of the log have its form, and none of them a secret, whoever writes it?"""
+"""Logs: the format of lines, and no secret in any of them, whether we, a library or arq writes it."""
 
 import ast
 import asyncio
@@ -26,10 +26,10 @@ def fail() -> None:
     raise LookupError(f"no {EMAIL} with {HASH}")
 
 
-# Form
+# Format
 
 
-def test_our_events_and_those_of_libraries_are_json_lines(written: Callable[..., Written]) -> None:
+def test_events_and_library_messages_are_json_lines(written: Callable[..., Written]) -> None:
     read = written()
     structlog.get_logger("ours").info("job_done", job_id="1", run_ms=0.5, odd=object(), text="línea\n2 \x1b")
     logging.getLogger("theirs").warning("disk %d%% full", 90)
@@ -45,7 +45,7 @@ def test_our_events_and_those_of_libraries_are_json_lines(written: Callable[...,
         assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d+Z", line["timestamp"])
 
 
-def test_the_console_form_is_for_people(written: Callable[..., Written]) -> None:
+def test_console_lines_hold_exceptions_without_their_texts(written: Callable[..., Written]) -> None:
     read = written("console")
     structlog.get_logger("ours").info("job_done", job_id="1")
     logging.getLogger("theirs").warning("disk full")
@@ -56,12 +56,12 @@ def test_the_console_form_is_for_people(written: Callable[..., Written]) -> None
         structlog.get_logger("ours").exception("it_failed")
 
     first, second, third, fourth = read().splitlines()
-    assert re.fullmatch(r"\d\d:\d\d:\d\d\.\d{3}Z info    job_done             1", first)
-    assert re.fullmatch(r"\S+Z warning disk full            logger=theirs", second)
+    assert re.fullmatch(r"\d\d:\d\d:\d\d\.\d{3}Z \[info     \] job_done             job_id=1", first)
+    assert re.fullmatch(r"\S+Z \[warning  \] disk full            logger=theirs", second)
     for line in (third, fourth):
         assert "error=LookupError at tests/unit/test_logs.py:" in line
         assert not any(secret in line for secret in SECRETS)
-    assert "\x1b" not in read()  # no colours, for it is no terminal
+    assert "\x1b" not in read()  # no colors: it is not a terminal
 
 
 @pytest.mark.parametrize(
@@ -73,15 +73,17 @@ def test_the_console_form_is_for_people(written: Callable[..., Written]) -> None
         ("error", ["error"]),
     ],
 )
-def test_the_level_holds_for_all(written: Callable[..., Written], level: str, expected: list[str]) -> None:
+def test_the_level_applies_to_our_events_and_to_libraries(
+    written: Callable[..., Written], level: str, expected: list[str]
+) -> None:
     read = written(level=level)
     for logger in (structlog.get_logger("ours"), logging.getLogger("theirs")):
         for name in ("debug", "info", "warning", "error"):
-            getattr(logger, name)("said")
+            getattr(logger, name)("logged")
     assert [line["level"] for line in lines(read)] == expected * 2
 
 
-def test_libraries_that_tell_values_are_held_back_at_any_level(written: Callable[..., Written]) -> None:
+def test_libraries_that_log_values_are_silent_below_warning_at_any_level(written: Callable[..., Written]) -> None:
     read = written(level="debug")
     for name in ("sqlalchemy.engine.Engine", "sqlalchemy.pool", "asyncio", "redis.connection"):
         logging.getLogger(name).info("[generated] %s", HASH)
@@ -89,7 +91,7 @@ def test_libraries_that_tell_values_are_held_back_at_any_level(written: Callable
     assert read() == ""
 
 
-def test_configuring_again_changes_all_and_doubles_nothing(written: Callable[..., Written]) -> None:
+def test_configuring_again_replaces_the_first_configuration(written: Callable[..., Written]) -> None:
     ours = structlog.get_logger("ours")
     first = written("console")
     ours.info("one")
@@ -102,12 +104,12 @@ def test_configuring_again_changes_all_and_doubles_nothing(written: Callable[...
     assert [line["event"] for line in lines(second)] == ["three", "four"]
 
 
-def test_gathered_lines_are_written_at_once_in_their_order_whatever_is_raised(written: Callable[..., Written]) -> None:
+def test_buffered_lines_are_written_together_and_in_order_after_an_exception(written: Callable[..., Written]) -> None:
     read = written()
     log = structlog.get_logger("ours")
     log.info("zero")
 
-    with suppress(LookupError), logs.gathered():
+    with suppress(LookupError), logs.buffered():
         log.info("one")
         log.error("two")
         assert [line["event"] for line in lines(read)] == ["zero"]
@@ -120,7 +122,7 @@ def test_gathered_lines_are_written_at_once_in_their_order_whatever_is_raised(wr
 # Exceptions
 
 
-def test_an_exception_is_told_without_its_text_whoever_logs_it(written: Callable[..., Written]) -> None:
+def test_an_exception_is_logged_without_its_text_by_us_and_by_libraries(written: Callable[..., Written]) -> None:
     read = written()
     theirs, ours = logging.getLogger("theirs"), structlog.get_logger("ours")
     try:
@@ -146,14 +148,14 @@ def test_an_exception_is_told_without_its_text_whoever_logs_it(written: Callable
     assert not any(secret in read() for secret in SECRETS)
 
 
-def test_no_exception_is_no_error(written: Callable[..., Written]) -> None:
+def test_exc_info_without_an_exception_adds_no_error(written: Callable[..., Written]) -> None:
     read = written()
     structlog.get_logger("ours").info("fine", exc_info=True)
     logging.getLogger("theirs").info("fine", exc_info=(None, None, None))
     assert [line.keys() & {"error", "exc_info"} for line in lines(read)] == [set(), set()]
 
 
-def test_what_asyncio_finds_unhandled_is_told_without_its_text(written: Callable[..., Written]) -> None:
+def test_an_unhandled_exception_in_asyncio_is_logged_without_its_text(written: Callable[..., Written]) -> None:
     read = written()
     loop = asyncio.new_event_loop()
     loop.set_exception_handler(app._log_unhandled)
@@ -162,7 +164,7 @@ def test_what_asyncio_finds_unhandled_is_told_without_its_text(written: Callable
         task = loop.create_task(_fail_later())
         loop.run_until_complete(asyncio.sleep(0))
         loop.run_until_complete(asyncio.wait([task]))
-        del task  # nobody asks for its exception
+        del task  # without its exception having been retrieved
         loop.call_exception_handler({"message": f"something with {HASH}", "future": EMAIL})
     finally:
         loop.close()
@@ -181,18 +183,18 @@ async def _fail_later() -> None:
 
 
 def arq_messages() -> list[tuple[str, str]]:
-    """The level and the text of everything that arq's worker logs, read from its source."""
+    """The level and the text of each message that arq's worker logs, read from its source."""
     tree = ast.parse(Path(str(arq.worker.__file__)).read_text())
     calls = (node for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute))
     found = []
     for call in calls:
-        said = call.args[0] if ast.unparse(call.func).startswith("logger.") else None
-        if isinstance(said, ast.Constant):
-            found.append((ast.unparse(call.func).removeprefix("logger."), str(said.value)))
+        text = call.args[0] if ast.unparse(call.func).startswith("logger.") else None
+        if isinstance(text, ast.Constant):
+            found.append((ast.unparse(call.func).removeprefix("logger."), str(text.value)))
     return found
 
 
-ABOUT_ITSELF = {
+LIFECYCLE = {
     "Starting worker for %d functions: %s",
     "recording health: %s",
     "shutdown on %s, wait complete ◆ %d jobs complete ◆ %d failed ◆ %d retries ◆ %d ongoing to cancel",
@@ -202,15 +204,15 @@ ABOUT_ITSELF = {
 
 
 @pytest.mark.parametrize("log_format", ["json", "console"])
-def test_no_message_of_arqs_worker_tells_what_a_job_holds(written: Callable[..., Written], log_format: str) -> None:
-    # Given: all messages of arq that are about jobs, each argument of which is a secret.
-    messages = [(level, text) for level, text in arq_messages() if text not in ABOUT_ITSELF]
+def test_messages_of_arq_about_jobs_hold_no_arguments(written: Callable[..., Written], log_format: str) -> None:
+    # Given all messages of arq about jobs, with secrets as their arguments
+    messages = [(level, text) for level, text in arq_messages() if text not in LIFECYCLE]
     assert len(messages) >= 15
     assert any("→ %s(%s)%s" in text for _, text in messages)
     read = written(log_format, "debug")
     logger = logging.getLogger("arq.worker")
 
-    # When: arq says them.
+    # When arq logs them
     for level, text in messages:
         conversions = re.findall(r"%[0-9.]*([sdrf])", text)
         arguments = [f"{EMAIL} {HASH}" if conversion in "sr" else 7 for conversion in conversions]
@@ -219,14 +221,14 @@ def test_no_message_of_arqs_worker_tells_what_a_job_holds(written: Callable[...,
         except LookupError:
             getattr(logger, level)(text, *arguments)
 
-    # Then:
+    # Then the log holds no secret, but still reports each problem
     assert not any(secret in read() for secret in SECRETS)
-    # What is wrong is still said.
-    for said in ("expired", "deserializing job (no job id) failed", "job of an unknown name", "max retries 7 exceeded"):
-        assert said in read()
+    problems = ("expired", "deserializing job (invalid job id) failed", "job with an unknown name")
+    for problem in (*problems, "max retries 7 exceeded"):
+        assert problem in read()
 
 
-def test_arq_says_of_itself_what_it_has_to(written: Callable[..., Written]) -> None:
+def test_messages_of_arq_about_itself_are_logged(written: Callable[..., Written]) -> None:
     read = written()
     logger = logging.getLogger("arq.worker")
     logger.info("Starting worker for %d functions: %s", 2, "create_user, delete_user")
@@ -239,11 +241,11 @@ def test_arq_says_of_itself_what_it_has_to(written: Callable[..., Written]) -> N
         "redis_version=9.1 mem_usage=1M clients_connected=1 db_keys=0",
         "job import-7@user:42 expired",
         "  1.50s ! import-7@user:42:create_user max retries 5 exceeded",
-        "job of an unknown name",
+        "job with an unknown name",
     ]
 
 
-def test_the_handlers_that_arqs_command_brings_are_taken_away(written: Callable[..., Written]) -> None:
+def test_log_handlers_of_the_arq_command_are_removed(written: Callable[..., Written]) -> None:
     theirs = io.StringIO()
     logging.getLogger("arq").addHandler(logging.StreamHandler(theirs))
     logging.getLogger("arq").propagate = False

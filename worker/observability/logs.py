@@ -1,7 +1,7 @@
-"""Logs: one JSON object or one readable line an event, and never a value of a message.
+"""Logs: each event is one JSON object or one console line, and no line holds a value of a message.
 
-A line that is written while a job is tried says which, whoever writes it. Exceptions are told by their types and
-places; their texts, which hold values, stay out.
+A line written during an attempt names its job, whether a handler or a library writes it. Exceptions are logged as types
+and places; their texts may hold values and are left out.
 """
 
 import logging
@@ -14,83 +14,83 @@ from typing import Any, BinaryIO, Literal
 import structlog
 
 from producers import ids
-from worker.model import log_context as context
+from worker.model import log_context
 from worker.model.causes import causes
-from worker.observability.console import Console
+from worker.observability.console import console_renderer
 from worker.observability.log_values import as_json
 
 Render = Callable[[Mapping[str, Any]], bytes]
 
-# What arq says of itself and not of a job. Its lines for each job hold arguments and results; ours say the rest.
-_ARQ_ABOUT_ITSELF = ("Starting worker for", "redis_version=", "shutdown on", "redis connection", "recording health")
+# arq's lines about itself. Its lines about jobs hold arguments and results; ours replace them.
+_ARQ_LIFECYCLE = ("Starting worker for", "redis_version=", "shutdown on", "redis connection", "recording health")
 
 
-class _Lines:
-    """Our own lines on their way out. To write one costs as much as to make it: a batch's are written at once."""
+class _Output:
+    """The file that our own lines go to. A write costs as much as rendering a line, so a batch is written at once."""
 
     def __init__(self) -> None:
         self._file: BinaryIO = sys.stdout.buffer
-        self._held: list[bytes] = []
-        self._gathering = False
+        self._lines: list[bytes] = []
+        self._buffering = False
 
-    def go_to(self, file: BinaryIO) -> None:
+    def use(self, file: BinaryIO) -> None:
         """Write to this file from now on."""
         self._file = file
 
     @contextmanager
-    def gathered(self) -> Iterator[None]:
-        """Write what is logged meanwhile at once, at the end. Nothing may be awaited within."""
-        self._gathering = True
+    def buffered(self) -> Iterator[None]:
+        """Hold back lines and write them together at the end. Do not await anything inside."""
+        self._buffering = True
         try:
             yield
         finally:
-            self._gathering = False
+            self._buffering = False
             self._write()
 
     def _log(self, line: bytes) -> None:
-        self._held.append(line)
-        if not self._gathering:
+        self._lines.append(line)
+        if not self._buffering:
             self._write()
 
-    # What structlog calls.
+    # structlog calls these.
     debug = info = warning = error = critical = _log
 
     def _write(self) -> None:
-        if not self._held:
+        if not self._lines:
             return
-        # Whole lines in one piece, so that other threads' come before or behind.
-        held, self._held = [*self._held, b""], []
-        self._file.write(b"\n".join(held))
+        # One write of whole lines, so that lines of other threads do not mix with them.
+        lines, self._lines = [*self._lines, b""], []
+        self._file.write(b"\n".join(lines))
         self._file.flush()
 
 
-_LINES = _Lines()
-gathered = _LINES.gathered
+_OUTPUT = _Output()
+buffered = _OUTPUT.buffered
 
 
 def configure(log_format: Literal["json", "console"], level: str) -> None:
-    """Send all logs, those of libraries too, to standard output in one form. May be called again."""
-    render: Render = as_json if log_format == "json" else Console.on(sys.stdout)
-    # Our own events do not take the way through the standard library: it would cost a job more than its whole claim.
-    _LINES.go_to(sys.stdout.buffer)
+    """Send all logs, those of libraries included, to standard output in one format. It can be called again."""
+    render: Render = as_json if log_format == "json" else console_renderer(sys.stdout)
+    # Our own events bypass the standard library, which would cost a job more than its claim does.
+    _OUTPUT.use(sys.stdout.buffer)
     structlog.configure(
-        processors=[lambda _logger, method, event: render(_finished(event, method))],
-        logger_factory=lambda *_: _LINES,
+        processors=[lambda _logger, method, event: render(_complete(event, method))],
+        logger_factory=lambda *_: _OUTPUT,
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
         cache_logger_on_first_use=False,
     )
     handler = logging.StreamHandler(sys.stdout)
-    handler.setFormatter(_Theirs(render, sys.stdout.encoding))
+    handler.setFormatter(LibraryFormatter(render, sys.stdout.encoding))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
     for library in ("sqlalchemy", "asyncio", "redis", "uvicorn"):
         logging.getLogger(library).setLevel(logging.WARNING)
-    tame_arq()
+    silence_arq_job_logs()
 
 
-class _Theirs(logging.Formatter):
-    """Lines of those that log by the standard library."""
+class LibraryFormatter(logging.Formatter):
+    """Formats the records of libraries that use the standard logging module."""
 
     def __init__(self, render: Render, encoding: str) -> None:
         super().__init__()
@@ -98,26 +98,25 @@ class _Theirs(logging.Formatter):
         self._encoding = encoding
 
     def format(self, record: logging.LogRecord) -> str:
-        event: dict[str, Any] = {"event": _said(record), "logger": record.name}
+        event: dict[str, Any] = {"event": _message(record), "logger": record.name}
         if record.exc_info:
             event["exc_info"] = record.exc_info
-        return self._render(_finished(event, record.levelname.lower())).decode(self._encoding)
+        return self._render(_complete(event, record.levelname.lower())).decode(self._encoding)
 
 
-def _said(record: logging.LogRecord) -> str:
+def _message(record: logging.LogRecord) -> str:
     try:
         return record.getMessage()
     except Exception:  # noqa: BLE001  # logging itself would print the arguments, which are values
         return str(record.msg)
 
 
-def _finished(event: MutableMapping[str, Any], level: str) -> Mapping[str, Any]:
-    """All the steps to a line in one: structlog's own chain of them costs three times as much."""
+def _complete(event: MutableMapping[str, Any], level: str) -> Mapping[str, Any]:
+    """Add the current job, exception, level and time. structlog's own processors would take three times as long."""
     if "job_id" not in event:
-        # Not of a job that has been named: a line of a handler, a library, or of nothing that is about a job.
-        event = context.fields() | structlog.contextvars.get_contextvars() | dict(event)
+        event = log_context.fields() | structlog.contextvars.get_contextvars() | dict(event)
     if "exc_info" in event or "exception" in event:
-        _tell_exception(event)
+        _replace_exception(event)
     event["level"] = level
     event["timestamp"] = _now()
     return event
@@ -127,16 +126,16 @@ _second: tuple[int, str] = 0, ""
 
 
 def _now() -> str:
-    """The time as ISO 8601 has it, in UTC."""
-    global _second  # noqa: PLW0603  # formatting a second once is enough
+    """The current UTC time in ISO 8601."""
+    global _second  # noqa: PLW0603  # a second is formatted once
     seconds, micros = divmod(time.time_ns() // 1000, 1_000_000)
     if _second[0] != seconds:
         _second = seconds, time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
     return f"{_second[1]}.{micros:06d}Z"
 
 
-def tame_arq() -> None:
-    """Let arq's loggers say nothing about what a job holds, also under the handlers that arq's command gives them."""
+def silence_arq_job_logs() -> None:
+    """Drop arq's lines that hold a job's arguments or results, also under the handlers that arq's command installs."""
     arq = logging.getLogger("arq")
     arq.handlers.clear()
     arq.propagate = True
@@ -148,21 +147,21 @@ class _ArqFilter(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         text = str(record.msg)
         if record.levelno <= logging.INFO:
-            return text.startswith(_ARQ_ABOUT_ITSELF)
+            return text.startswith(_ARQ_LIFECYCLE)
         if " ! %s failed" in text:
-            return False  # the job's own line has said it, without the exception's text
+            return False  # our own line reports the failure, without the exception's text
         if "function %r not found" in text:
-            # The name is whatever somebody wrote into Redis.
-            record.msg, record.args = "job of an unknown name", ()
+            # The name can be anything that a client wrote to Redis.
+            record.msg, record.args = "job with an unknown name", ()
         elif isinstance(record.args, tuple):
-            # So is an id, unless it has an id's form (as has arq's `<job id>:<name of the job>`).
+            # So can an id, unless it is a valid job id (arq's `<job id>:<job name>` is one, too).
             record.args = tuple(
-                "(no job id)" if isinstance(arg, str) and not ids.is_job_id(arg) else arg for arg in record.args
+                "(invalid job id)" if isinstance(arg, str) and not ids.is_job_id(arg) else arg for arg in record.args
             )
         return True
 
 
-def _tell_exception(event: MutableMapping[str, Any]) -> None:
+def _replace_exception(event: MutableMapping[str, Any]) -> None:
     error = event.pop("exc_info", None)
     event.pop("exception", None)
     if error is True:
