@@ -12,6 +12,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
 
+from tests.waiting import PATIENCE_SECONDS
+
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
 WORKER = (sys.executable, "-m", "worker")
@@ -34,7 +36,11 @@ def environment(variables: Mapping[str, str] = {}) -> dict[str, str]:
 
 
 def run(
-    *command: str, variables: Mapping[str, str] = {}, text: str = "", seconds: float = 30, cwd: Path = ROOT
+    *command: str,
+    variables: Mapping[str, str] = {},
+    text: str = "",
+    seconds: float = PATIENCE_SECONDS,
+    cwd: Path = ROOT,
 ) -> subprocess.CompletedProcess[str]:
     """Run a command to its end, with `text` as its input."""
     return subprocess.run(
@@ -55,7 +61,7 @@ def run_together(*calls: tuple[Sequence[str], Mapping[str, str]]) -> list[subpro
         return list(threads.map(lambda call: run(*call[0], variables=call[1]), calls))
 
 
-def eventually(look: Callable[[], T], *, seconds: float = 20, hint: Callable[[], str] = str) -> T:
+def eventually(look: Callable[[], T], *, seconds: float = PATIENCE_SECONDS, hint: Callable[[], str] = str) -> T:
     """What `look` finds as soon as it finds something; AssertionError, with the hint, when that takes too long."""
     deadline = time.monotonic() + seconds
     while not (found := look()):
@@ -88,7 +94,7 @@ class Running:
         size = os.fstat(self._log.fileno()).st_size
         return os.pread(self._log.fileno(), size, 0).decode()
 
-    def wait_for(self, *texts: str, seconds: float = 30) -> str:
+    def wait_for(self, *texts: str, seconds: float = PATIENCE_SECONDS) -> str:
         """Wait until it has printed each of these; all that it has printed."""
 
         def said() -> str:
@@ -100,7 +106,7 @@ class Running:
 
         return eventually(said, seconds=seconds, hint=lambda: f"{texts} in\n{self.output()}")
 
-    def stop(self, by: signal.Signals = signal.SIGTERM, *, seconds: float = 30) -> int:
+    def stop(self, by: signal.Signals = signal.SIGTERM, *, seconds: float = PATIENCE_SECONDS) -> int:
         """Send a signal; the exit code."""
         self.process.send_signal(by)
         return self.process.wait(seconds)
@@ -115,7 +121,7 @@ class Running:
             if self.process.poll() is None:
                 self.process.terminate()
                 try:
-                    self.process.wait(20)
+                    self.process.wait(PATIENCE_SECONDS)
                 except subprocess.TimeoutExpired:
                     self.process.kill()
                     self.process.wait()

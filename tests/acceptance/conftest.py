@@ -40,7 +40,7 @@ class Place:
         return asyncio.run(self._sql(statement, arguments))
 
     async def _sql(self, statement: str, arguments: tuple[object, ...]) -> list[tuple[Any, ...]]:
-        connection = await asyncpg.connect(self.database, timeout=5, server_settings={"application_name": "test"})
+        connection = await asyncpg.connect(self.database, server_settings={"application_name": "test"})
         try:
             return [tuple(row) for row in await connection.fetch(statement, *arguments)]
         finally:
@@ -54,7 +54,7 @@ class Place:
         """What the real `redis-cli` answers."""
         url = urlsplit(self.redis)
         place = ("-h", str(url.hostname), "-p", str(url.port), "-n", url.path.lstrip("/"))
-        done = run(str(BIN / "redis-cli"), *place, *words, variables={"REDISCLI_AUTH": str(url.password)}, seconds=10)
+        done = run(str(BIN / "redis-cli"), *place, *words, variables={"REDISCLI_AUTH": str(url.password)})
         assert done.returncode == 0, done.stderr
         return done.stdout.strip()
 

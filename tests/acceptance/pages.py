@@ -8,6 +8,8 @@ from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.waiting import PATIENCE_SECONDS
+
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
 
@@ -17,7 +19,7 @@ def free_port() -> int:
         return int(listening.getsockname()[1])
 
 
-def page(port: int, path: str, *, seconds: float = 5) -> tuple[int, str]:
+def page(port: int, path: str, *, seconds: float = PATIENCE_SECONDS) -> tuple[int, str]:
     """The status and the body of a page; 0 while nobody answers."""
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=seconds) as answer:

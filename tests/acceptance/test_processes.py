@@ -12,6 +12,7 @@ import pytest
 from producers import CreateUser, SyncProducer
 from tests.acceptance.commands import HASH, WORKER, Running, eventually, run
 from tests.acceptance.conftest import Place
+from tests.waiting import PATIENCE_SECONDS
 
 RUN = (*WORKER, "run", "--processes", "2")
 FAST = {"WORKER_LEASE_SECONDS": "2"}
@@ -36,7 +37,7 @@ def alive(pid: int) -> bool:
 
 def started(worker: Running, count: int) -> list[int]:
     """The numbers of the processes, once so many workers have started."""
-    eventually(lambda: len(events(worker, "worker_started")) >= count, seconds=30, hint=worker.output)
+    eventually(lambda: len(events(worker, "worker_started")) >= count, hint=worker.output)
     return [event["pid"] for name in ("process_started", "process_restarted") for event in events(worker, name)]
 
 
@@ -52,7 +53,9 @@ def test_jobs_are_all_done_although_a_process_is_killed_and_all_end_at_sigterm(p
 
         # Then it is replaced, and every job is done, once
         _, _, third = started(worker, 3)
-        assert [job.result(timeout=20).username for job in jobs] == [f"user{number}" for number in range(400)]
+        assert [job.result(timeout=PATIENCE_SECONDS).username for job in jobs] == [
+            f"user{number}" for number in range(400)
+        ]
         assert place.count("users") == place.count("job_ledger") == 400
         (ended,) = events(worker, "process_ended")
         assert (ended["pid"], ended["signal"]) == (first, "SIGKILL")
@@ -70,7 +73,7 @@ def test_a_burst_ends_when_the_queue_is_empty_and_options_are_passed_on(place: P
     with SyncProducer(place.redis) as producer:
         jobs = producer.enqueue_many([user(f"burst{number}") for number in range(40)])
 
-        done = run(*RUN, "--burst", "--concurrency", "3", "--batch-size", "7", variables=place.variables, seconds=60)
+        done = run(*RUN, "--burst", "--concurrency", "3", "--batch-size", "7", variables=place.variables)
 
         assert done.returncode == 0, done.stdout
         assert {job.status().value for job in jobs} == {"done"}

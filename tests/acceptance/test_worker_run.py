@@ -10,6 +10,7 @@ import pytest
 from producers import CreateUser, SyncProducer
 from tests.acceptance.commands import HASH, WORKER, Running, eventually, run, run_together
 from tests.acceptance.conftest import Place
+from tests.waiting import PATIENCE_SECONDS
 from worker.embedded import PostgresServer, ValkeyServer
 
 RUN = (*WORKER, "run")
@@ -95,7 +96,7 @@ def test_it_waits_for_postgresql_and_goes_on_when_it_comes(kept: Path, place: Pl
         # When PostgreSQL comes, then it goes on by itself
         with PostgresServer(kept / "postgresql", port=port):
             worker.wait_for("worker_started")
-            assert job.result(timeout=20).username == "patient"
+            assert job.result(timeout=PATIENCE_SECONDS).username == "patient"
             assert worker.stop() == 0
 
 
@@ -103,7 +104,7 @@ def test_it_ends_at_sigterm_while_it_waits(place: Place) -> None:
     with Running(RUN, {**place.variables, "DATABASE_URL": NOWHERE["DATABASE_URL"]}) as worker:
         worker.wait_for("database_awaited")
 
-        assert worker.stop(seconds=10) == 0
+        assert worker.stop() == 0
         assert "Traceback" not in worker.output()
 
 
@@ -113,7 +114,7 @@ def test_it_waits_for_the_migration_when_it_may_not_create_tables(place: Place) 
     # Given that it waits, it can be stopped
     with Running(RUN, variables) as worker:
         worker.wait_for("migration_awaited", "run `worker migrate`")
-        assert worker.stop(seconds=10) == 0
+        assert worker.stop() == 0
 
     # When the database is migrated while it waits, it goes on
     with Running(RUN, variables) as worker, SyncProducer(place.redis) as producer:
@@ -121,7 +122,7 @@ def test_it_waits_for_the_migration_when_it_may_not_create_tables(place: Place) 
         worker.wait_for("migration_awaited")
         done = run(*WORKER, "migrate", variables={"DATABASE_URL": place.database})
         assert (done.returncode, done.stderr) == (0, "")
-        assert job.result(timeout=20).username == "patient"
+        assert job.result(timeout=PATIENCE_SECONDS).username == "patient"
         assert worker.stop() == 0
 
 
@@ -137,13 +138,13 @@ def test_it_goes_on_through_an_outage_of_redis(reachable: Path, place: Place) ->
 
         # When Redis comes, then jobs are run
         with ValkeyServer(reachable / "valkey", port=port) as valkey, SyncProducer(valkey.url) as producer:
-            assert producer.enqueue(user("before")).result(timeout=20).username == "before"
+            assert producer.enqueue(user("before")).result(timeout=PATIENCE_SECONDS).username == "before"
 
             # When Redis is killed, then the worker says so, and the same process goes on when it is back
             valkey.kill()
             eventually(lambda: worker.output().count("server_lost") == 2, hint=worker.output)
             valkey.start()
-            assert producer.enqueue(user("after")).result(timeout=20).username == "after"
+            assert producer.enqueue(user("after")).result(timeout=PATIENCE_SECONDS).username == "after"
             assert worker.stop() == 0
     assert place.sql("SELECT username FROM users ORDER BY id") == [("before",), ("after",)]
 
@@ -153,7 +154,7 @@ def test_it_ends_with_0_and_leaves_no_connection(place: Place, by: signal.Signal
     # Given a worker that holds connections to both servers
     with Running(RUN, place.variables) as worker:
         with SyncProducer(place.redis) as producer:
-            producer.enqueue(user("someone")).result(timeout=20)
+            producer.enqueue(user("someone")).result(timeout=PATIENCE_SECONDS)
         database, broker = connections(place)
         assert (database > 0, broker > 0) == (True, True)
 
@@ -163,7 +164,7 @@ def test_it_ends_with_0_and_leaves_no_connection(place: Place, by: signal.Signal
         # Then it ends in order, and both servers have seen the last of it
         assert code == 0
         assert "worker_stopped" in worker.output()
-        eventually(lambda: connections(place) == (0, 0), seconds=5)
+        eventually(lambda: connections(place) == (0, 0))
 
 
 async def test_running_job_is_finished_before_it_ends(place: Place) -> None:
@@ -171,7 +172,7 @@ async def test_running_job_is_finished_before_it_ends(place: Place) -> None:
         worker.wait_for("worker_started")
 
         # Given a job that waits for a lock in the middle of its transaction
-        holder = await asyncpg.connect(place.database, timeout=5)
+        holder = await asyncpg.connect(place.database)
         transaction = holder.transaction()
         await transaction.start()
         await holder.execute("LOCK TABLE users IN ACCESS EXCLUSIVE MODE")
@@ -186,7 +187,7 @@ async def test_running_job_is_finished_before_it_ends(place: Place) -> None:
         await holder.close()
 
         # Then the running job is done, the other one waits for the next worker, and the exit code is 0
-        assert worker.process.wait(20) == 0
+        assert worker.process.wait(PATIENCE_SECONDS) == 0
         assert job.status().value == "done"
         assert late.status().value == "queued"
 
@@ -219,7 +220,7 @@ def test_two_workers_start_at_once_on_an_empty_database(place: Place) -> None:
         with SyncProducer(place.redis) as producer:
             jobs = producer.enqueue_many([user(f"shared{number}") for number in range(60)])
             for job in jobs:
-                job.result(timeout=20)
+                job.result(timeout=PATIENCE_SECONDS)
         assert place.count("users") == place.count("job_ledger") == 60
         assert [worker.stop() for worker in workers] == [0, 0]
     finally:

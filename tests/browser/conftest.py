@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 import pytest_asyncio
-from playwright.async_api import Browser, Page
+from playwright.async_api import Browser, Page, expect
 
 from tests.browser import chromium
 from tests.integration.conftest import (
@@ -19,10 +19,14 @@ from tests.integration.conftest import (
     template,
     valkey,
 )
+from tests.waiting import PATIENCE_SECONDS
 
 __all__ = [
     "database_url", "eventually", "logging_kept", "postgres", "redis_url", "server_folder", "sql", "template", "valkey",
 ]  # fmt: skip
+
+
+expect.set_options(timeout=PATIENCE_SECONDS * 1000)
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
@@ -42,7 +46,7 @@ async def tab(browser: Browser) -> AsyncIterator[Page]:
     """A tab of a window of its own."""
     context = await browser.new_context(viewport={"width": 1280, "height": 900}, reduced_motion="reduce")
     tab = await context.new_page()
-    tab.set_default_timeout(10_000)
+    tab.set_default_timeout(PATIENCE_SECONDS * 1000)
     errors: list[str] = []
     tab.on("console", lambda message: errors.append(message.text) if message.type in {"error", "warning"} else None)
     tab.on("pageerror", lambda error: errors.append(str(error)))

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from tests.integration.dashboard.staging import BY_DEFAULT, opened
+from tests.waiting import PATIENCE_SECONDS
 from worker.dashboard.security import Access
 from worker.dashboard.serve import Server
 from worker.settings import Settings
@@ -27,5 +28,5 @@ async def served(
         finally:
             page.dashboard.poller.close()
             server.should_exit = True
-            async with asyncio.timeout(15):
+            async with asyncio.timeout(PATIENCE_SECONDS):
                 await serving

@@ -8,6 +8,7 @@ from tests.faults.house import LEASE_SECONDS
 from tests.faults.stage import Stage
 from tests.faults.verdict import Verdict, judge
 from tests.faults.waiting import until
+from tests.waiting import slowdown
 
 LONGEST_BACKOFF_SECONDS = 8.0
 """Of a job with five tries: the wait before the last."""
@@ -19,6 +20,7 @@ async def settle(stage: Stage) -> Verdict:
     """Wait until all is quiet; what there is against I7 and I8 after that."""
     redis = stage.house.redis
     verdict = Verdict()
+    longest = SETTLE_SECONDS * await asyncio.to_thread(slowdown)
     began = time.monotonic()
 
     async def quiet() -> bool:
@@ -28,9 +30,9 @@ async def settle(stage: Stage) -> Verdict:
         return not await queue_state.orphans(redis)
 
     try:
-        await until(quiet, seconds=SETTLE_SECONDS, what="all is settled")
+        await until(quiet, seconds=longest, what="all is settled")
         stage.recovery_seconds = time.monotonic() - began
-        await until(tidy, seconds=SETTLE_SECONDS - stage.recovery_seconds, what="nothing is left over")
+        await until(tidy, seconds=longest - stage.recovery_seconds, what="nothing is left over")
     except TimeoutError as error:
         stage.recovery_seconds = time.monotonic() - began
         left = await queue_state.waiting(redis)
@@ -61,7 +63,7 @@ async def ends_well(stage: Stage) -> None:
 
 async def _connections(stage: Stage) -> list[str]:
     """Connections that are too many, or that hold a transaction open with nothing to do."""
-    deadline = time.monotonic() + LEASE_SECONDS
+    deadline = time.monotonic() + LEASE_SECONDS * await asyncio.to_thread(slowdown)
     while True:
         count, idle = await stage.house.observe(seen.connections)
         alive = sum(stage.house.workers.alive(number) for number in stage.house.workers.processes)

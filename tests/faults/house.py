@@ -89,7 +89,7 @@ class House:
 
     async def observe(self, look: Callable[[asyncpg.Connection], Awaitable[T]]) -> T:
         """Let the oracle look, on a connection of its own that no proxy stands before."""
-        connection = await asyncpg.connect(self.postgres.url, timeout=10)
+        connection = await asyncpg.connect(self.postgres.url)
         try:
             return await look(connection)
         finally:

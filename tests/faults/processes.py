@@ -10,6 +10,8 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from tests.waiting import PATIENCE_SECONDS
+
 WORKER = ("-m", "worker", "run")
 SABOTAGED = ("-m", "tests.faults.sabotage")
 
@@ -67,7 +69,7 @@ class Workers:
             self.meant_to_end.add(process.pid)
         self._began[number] = time.monotonic()
 
-    async def started(self, *numbers: int, seconds: float = 30.0) -> None:
+    async def started(self, *numbers: int, seconds: float = PATIENCE_SECONDS) -> None:
         """Wait until these workers are ready."""
         deadline = time.monotonic() + seconds
         for number in numbers or list(self.processes):
@@ -78,7 +80,7 @@ class Workers:
             if (began := self._began.pop(number, None)) is not None:
                 self.longest_start_seconds = max(self.longest_start_seconds, time.monotonic() - began)
 
-    async def said(self, what: str, *, seconds: float = 20.0) -> None:
+    async def said(self, what: str, *, seconds: float = PATIENCE_SECONDS) -> None:
         """Wait until every worker has said something since its start."""
         deadline = time.monotonic() + seconds
         while any(what.encode() not in self._logs[number].read_bytes() for number in self.processes):
@@ -111,13 +113,13 @@ class Workers:
         self.processes[number].kill()
         self.processes[number].wait()
 
-    async def stop(self, number: int, *, seconds: float = 40.0) -> int:
+    async def stop(self, number: int, *, seconds: float = PATIENCE_SECONDS) -> int:
         """End a worker as a deployment does; its exit code."""
         self.meant_to_end.add(self.pid(number))
         self.processes[number].send_signal(signal.SIGTERM)
         return await asyncio.to_thread(self.processes[number].wait, seconds)
 
-    async def ended(self, number: int, *, seconds: float) -> bool:
+    async def ended(self, number: int, *, seconds: float = PATIENCE_SECONDS) -> bool:
         """Wait for a worker that is to end by itself; whether it did in time."""
         process = self.processes[number]
         try:
@@ -142,7 +144,7 @@ class Workers:
         """Whether the workers are such that another run can use them."""
         return not self.odd & {process.pid for process in self.processes.values()}
 
-    async def wrong(self, *, seconds: float = 10.0) -> list[str]:
+    async def wrong(self, *, seconds: float = PATIENCE_SECONDS) -> list[str]:
         """Workers that ended though nothing ended them, that have grown too large, or that hold on to something."""
         found, self.fallen = self.fallen, []
         for number, process in self.processes.items():
@@ -164,7 +166,7 @@ class Workers:
                 found.append(f"worker {number} does not answer: {self.log(number)[-500:]}")
         return found
 
-    async def _inside(self, pid: int, *, seconds: float = 10.0) -> dict[str, int] | None:
+    async def _inside(self, pid: int, *, seconds: float = PATIENCE_SECONDS) -> dict[str, int] | None:
         """What a worker says of itself: how many tasks there are, and connections that are not in their pool."""
         deadline = time.monotonic() + seconds
         answer = self.folder / f"{pid}.json"

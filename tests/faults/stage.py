@@ -18,6 +18,7 @@ from tests.faults.load import HOT, Load
 from tests.faults.processes import SABOTAGED
 from tests.faults.sabotage import WITHOUT
 from tests.faults.waiting import until
+from tests.waiting import PATIENCE_SECONDS
 
 CHUNK = 20
 MOST_WAITING = 150
@@ -108,7 +109,7 @@ class Stage:
         else:
             self.house.workers.start(number, {WITHOUT: self.mutation}, command=SABOTAGED)
 
-    async def replies(self, asked: list[Asked], *, seconds: float = 20.0) -> list[Any]:
+    async def replies(self, asked: list[Asked], *, seconds: float = PATIENCE_SECONDS) -> list[Any]:
         """Wait for the outcomes of jobs that must be done; what they were answered."""
 
         async def told() -> bool:
@@ -141,7 +142,7 @@ class Stage:
     @asynccontextmanager
     async def rows_held(self, *, blocked: bool = True) -> AsyncIterator[None]:
         """The rows that most jobs are about are locked by somebody else meanwhile; `blocked`: once a job waits."""
-        connection = await asyncpg.connect(self.house.postgres.url, timeout=10)
+        connection = await asyncpg.connect(self.house.postgres.url)
         try:
             async with connection.transaction():
                 await connection.execute("SELECT 1 FROM users WHERE id = ANY($1) FOR UPDATE", self.load.users[:HOT])
@@ -152,11 +153,11 @@ class Stage:
         finally:
             await connection.close()
 
-    async def until_blocked(self, *, seconds: float = 10.0) -> None:
+    async def until_blocked(self, *, seconds: float = PATIENCE_SECONDS) -> None:
         """Wait until a job waits for a row."""
         await until(lambda: self.house.observe(seen.blocked), seconds=seconds, what="a job waits for a row")
 
-    async def gone(self, job_ids: Sequence[bytes], *, seconds: float = 20.0) -> None:
+    async def gone(self, job_ids: Sequence[bytes], *, seconds: float = PATIENCE_SECONDS) -> None:
         """Wait until none of these is in the queue."""
 
         async def none_left() -> bool:

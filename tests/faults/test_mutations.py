@@ -18,7 +18,7 @@ from tests.faults.processes import MOST_TASKS, SABOTAGED
 from tests.faults.sabotage import HOARDING
 from tests.faults.stage import Stage
 
-pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(120)]
+pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 
 SINGLY, BATCHES = 1, 20
@@ -72,7 +72,7 @@ async def test_without_the_tokens_a_frozen_worker_puts_an_orphan_into_the_queue(
         # It wakes up to be stopped, so that nobody is left who could take the orphan for a job.
         workers.processes[0].send_signal(signal.SIGTERM)
         workers.thaw(0)
-        assert await workers.ended(0, seconds=20)
+        assert await workers.ended(0)
 
         orphans = await queue_state.orphans(the_house.redis)
         # Of those that it had begun: one at the least.
@@ -144,7 +144,7 @@ async def test_a_worker_that_ended_by_itself_is_seen_though_another_came_in_its_
     async with stage_of(the_house, seed, None, SINGLY) as stage:
         workers = the_house.workers
         os.kill(workers.pid(0), signal.SIGKILL)
-        assert await workers.ended(0, seconds=10)
+        assert await workers.ended(0)
         await stage.whole()
 
         (found,) = await workers.wrong()

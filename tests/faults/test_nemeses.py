@@ -9,7 +9,7 @@ from tests.faults.nemeses import ALL, NEMESES, RANDOM
 from tests.faults.nemeses.clocks import fake_clock
 from tests.faults.nemesis import How, Nemesis, run
 
-pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(180)]
+pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 
 async def survives(house: House, nemesis: Nemesis, how: How) -> None:

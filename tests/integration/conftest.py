@@ -22,6 +22,7 @@ from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
 from tests.logging_state import logging_put_back
+from tests.waiting import PATIENCE_SECONDS
 from worker.database.session import create_engine, create_sessions
 from worker.database.startup import create_tables
 from worker.embedded import PostgresServer, ValkeyServer
@@ -43,7 +44,7 @@ class Sql(Protocol):
 class Eventually(Protocol):
     """Waits until a question is answered with something true, and returns that; fails after a bound."""
 
-    async def __call__(self, question: Callable[[], Awaitable[Any]], *, seconds: float = 10.0) -> Any: ...
+    async def __call__(self, question: Callable[[], Awaitable[Any]], *, seconds: float = PATIENCE_SECONDS) -> Any: ...
 
 
 class Logged(Protocol):
@@ -120,7 +121,7 @@ def sessions(engine: AsyncEngine) -> async_sessionmaker[AsyncSession]:
 @pytest.fixture
 def redis_url(valkey: ValkeyServer) -> str:
     """The URL of an empty Redis."""
-    with redis.Redis.from_url(valkey.url, socket_timeout=5) as client:
+    with redis.Redis.from_url(valkey.url) as client:
         client.flushall()
     return valkey.url
 
@@ -135,7 +136,7 @@ async def sql(database_url: str) -> Sql:
 
 @pytest.fixture
 def eventually() -> Eventually:
-    async def wait(question: Callable[[], Awaitable[Any]], *, seconds: float = 10.0) -> Any:
+    async def wait(question: Callable[[], Awaitable[Any]], *, seconds: float = PATIENCE_SECONDS) -> Any:
         deadline = time.monotonic() + seconds
         while not (answer := await question()):
             assert time.monotonic() < deadline, f"not so within {seconds} s: the last answer was {answer!r}"
@@ -184,8 +185,8 @@ def logged(logging_kept: None) -> Logged:
 
 
 async def _run(url: str, statement: str, *arguments: object) -> Any:
-    connection = await asyncpg.connect(url, timeout=5)
+    connection = await asyncpg.connect(url)
     try:
-        return await connection.fetchval(statement, *arguments, timeout=30)
+        return await connection.fetchval(statement, *arguments, timeout=PATIENCE_SECONDS)
     finally:
         await connection.close()

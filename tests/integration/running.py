@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from producers import CreateUser
+from tests.waiting import PATIENCE_SECONDS
 from worker.app import engine_worker
 from worker.engine.worker import EngineWorker
 from worker.settings import Settings
@@ -44,7 +45,7 @@ async def burst(settings: Settings) -> None:
     """Run a worker until the queue is empty."""
     worker = engine_worker(settings, burst=True)
     try:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             await worker.async_run()
     finally:
         await worker.close()
@@ -61,7 +62,7 @@ async def working(settings: Settings) -> AsyncIterator[EngineWorker]:
         worker._stop_now.set()
         worker._claimer.stop()
         try:
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(PATIENCE_SECONDS):
                 await running
         finally:
             await worker.close()
@@ -102,4 +103,4 @@ def _on_a_terminal(variables: dict[str, str], words: tuple[str, ...], typed: str
         pass
     finally:
         os.close(ours)
-    return process.wait(30), printed.decode()
+    return process.wait(PATIENCE_SECONDS), printed.decode()

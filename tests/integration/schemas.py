@@ -11,6 +11,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from tests.waiting import PATIENCE_SECONDS
 from worker.database import migrate as migrating
 from worker.database import migrations
 from worker.database.migrate import versions
@@ -53,7 +54,11 @@ def dumped(engine: AsyncEngine, *options: str) -> str:
     """The whole schema, as pg_dump writes it."""
     program = postgres_programs(None) / "pg_dump"
     done = subprocess.run(
-        [program, "--schema-only", *options, url_of(engine)], capture_output=True, text=True, check=False, timeout=60
+        [program, "--schema-only", *options, url_of(engine)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=PATIENCE_SECONDS,
     )
     assert done.returncode == 0, done.stderr
     assert "CREATE TABLE" in done.stdout
@@ -63,7 +68,7 @@ def dumped(engine: AsyncEngine, *options: str) -> str:
 def by_hand(script: str, url: str) -> None:
     """Run a script with psql."""
     command = [str(postgres_programs(None) / "psql"), "--no-psqlrc", "--set=ON_ERROR_STOP=1", url]
-    done = subprocess.run(command, input=script, capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run(command, input=script, capture_output=True, text=True, check=False, timeout=PATIENCE_SECONDS)
     assert done.returncode == 0, done.stderr
 
 

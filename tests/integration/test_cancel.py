@@ -26,10 +26,10 @@ from producers._redis import connect
 from producers.cancellation import RESULT_MS
 from producers.keys import PARKED_MS
 from tests.integration.running import BREAK, MEND, burst, run_all, settings_of, user, working
+from tests.waiting import PATIENCE_SECONDS
 from worker.settings import Settings
 
 QUEUE = keys.DEFAULT_QUEUE
-SECONDS = 10.0
 
 
 @dataclass
@@ -65,32 +65,31 @@ class Stage:
         async def reached() -> bool:
             return await job.status() is status
 
-        await self.eventually(reached, seconds=SECONDS)
+        await self.eventually(reached)
 
     async def waiting_for_a_lock(self) -> None:
         await self.eventually(
             lambda: self.sql(
                 "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
             ),
-            seconds=SECONDS,
         )
 
     @asynccontextmanager
     async def locked(self, statement: str) -> AsyncIterator[None]:
         """Hold a lock in a transaction of its own."""
-        connection = await asyncpg.connect(self.settings.database_url.get_secret_value(), timeout=5)
+        connection = await asyncpg.connect(self.settings.database_url.get_secret_value())
         try:
             await connection.execute("BEGIN")
             await connection.execute(statement)
             yield
             await connection.execute("ROLLBACK")
         finally:
-            await connection.close(timeout=5)
+            await connection.close()
 
     async def cancelled(self, job: JobHandle[Any]) -> None:
         """Wait until a job has ended, as cancelled."""
         with pytest.raises(JobCancelled):
-            await job.result(SECONDS)
+            await job.result(PATIENCE_SECONDS)
 
 
 @pytest.fixture
@@ -127,7 +126,7 @@ async def test_its_result_says_what_it_was_and_no_value(stage: Stage) -> None:
 
     await job.cancel()
 
-    result = await job.outcome(SECONDS)
+    result = await job.outcome(PATIENCE_SECONDS)
     assert (result.f, result.t, result.q, result.id) == ("create_user", 0, QUEUE, job.job_id)
     assert 0 < result.et <= result.ft
     assert b"example.com" not in (await stage.redis.get(keys.result(job.job_id)) or b"")
@@ -149,16 +148,16 @@ async def test_whoever_waits_for_it_is_told(stage: Stage) -> None:
     channels = await stage.eventually(lambda: stage.redis.pubsub_channels(keys.results(QUEUE, "*")))
     async with stage.redis.pubsub() as listener:
         await listener.subscribe(*channels)
-        await listener.get_message(timeout=SECONDS)
+        await listener.get_message(timeout=PATIENCE_SECONDS)
 
         async with Producer(stage.settings.redis_url.get_secret_value()) as other:
             assert await other.job(job.job_id, User).cancel() is JobStatus.CANCELLED
 
-        told = await listener.get_message(timeout=SECONDS)
+        told = await listener.get_message(timeout=PATIENCE_SECONDS)
     assert told is not None
     assert told["data"] == job.job_id.encode()
     with pytest.raises(JobCancelled):
-        await asyncio.wait_for(waiting, SECONDS)
+        await asyncio.wait_for(waiting, PATIENCE_SECONDS)
 
 
 async def test_a_parked_job_leaves_its_key_to_the_others(stage: Stage) -> None:
@@ -208,7 +207,7 @@ async def test_a_payload_that_cannot_be_read_does_not_matter(stage: Stage) -> No
     for job_id in ("list", "garbage", "missing"):
         job = stage.producer.job(job_id, Deleted)
         assert await job.cancel() is JobStatus.CANCELLED
-        assert (await job.outcome(SECONDS)).f == "unknown"
+        assert (await job.outcome(PATIENCE_SECONDS)).f == "unknown"
     assert await stage.redis.zcard(QUEUE) == 0
     assert not await stage.redis.exists(keys.job("list"), keys.job("garbage"))
 
@@ -257,7 +256,7 @@ async def test_a_job_whose_commit_is_under_way_is_done(stage: Stage) -> None:
             assert await job.cancel() is JobStatus.RUNNING
 
         # Then it is done, and nothing of the wish is left
-        assert (await job.result(SECONDS)).username == "ada"
+        assert (await job.result(PATIENCE_SECONDS)).username == "ada"
     assert await job.cancel() is JobStatus.DONE
     assert await stage.users() == ["ada"]
     assert not await stage.redis.exists("arq:abort")
@@ -275,7 +274,7 @@ async def test_a_job_that_was_claimed_ahead_is_cancelled_before_it_begins(stage:
 
             assert await second.cancel() is JobStatus.RUNNING
 
-        assert (await first.result(SECONDS)).username == "ada"
+        assert (await first.result(PATIENCE_SECONDS)).username == "ada"
         await stage.cancelled(second)
     assert await stage.users() == ["ada"]
     assert await stage.ledger(second) == ("rejected", "cancelled")
@@ -312,7 +311,7 @@ async def test_a_job_that_was_given_back_after_its_commit_is_done(stage: Stage) 
     # When it is cancelled, then it is told what it came to
     assert await job.cancel() is JobStatus.QUEUED
     await burst(stage.settings)
-    assert (await job.result(SECONDS)).username == "ada"
+    assert (await job.result(PATIENCE_SECONDS)).username == "ada"
     assert await stage.ledger(job) == ("done", None)
     assert not await stage.redis.exists("arq:abort")
 
@@ -379,4 +378,4 @@ def test_it_can_be_done_without_async(redis_url: str) -> None:
 
         assert job.cancel() is JobStatus.CANCELLED
         with pytest.raises(JobCancelled):
-            job.result(SECONDS)
+            job.result(PATIENCE_SECONDS)

@@ -26,6 +26,7 @@ from tests.integration.running import (
     settings_of,
     user,
 )
+from tests.waiting import PATIENCE_SECONDS
 from worker.app import engine_worker
 from worker.cli import app
 from worker.database import ledger
@@ -549,7 +550,7 @@ async def tick(settings: Settings, tick_id: str) -> None:
     try:
         assert [job.name for job in worker.cron_jobs].count("cron:purge_dead_letters") == 1
         await worker.pool.enqueue_job("cron:purge_dead_letters", _job_id=tick_id, _queue_name=QUEUE)
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             await worker.async_run()
     finally:
         await worker.close()

@@ -22,6 +22,7 @@ import asyncpg  # type: ignore[import-untyped]
 import pytest
 import redis
 
+from tests.waiting import PATIENCE_SECONDS
 from worker.embedded import (
     AlreadyRunning,
     EmbeddedError,
@@ -39,7 +40,6 @@ from worker.embedded.servers import default_folder
 ROOT = os.geteuid() == 0
 LINUX: bool = sys.platform == "linux"
 REPOSITORY = Path(__file__).resolve().parents[2]
-GONE_SECONDS = 10.0
 PF_EXITING = 0x4  # of the flags in /proc/<pid>/stat: memory and files are given back, nothing runs any more
 
 only_root = pytest.mark.skipif(not ROOT, reason="only root has to become another user")
@@ -91,7 +91,7 @@ def servers() -> Iterator[EmbeddedServers]:
 
 
 def client(url: str) -> redis.Redis:
-    return redis.Redis.from_url(url, socket_timeout=5, socket_connect_timeout=5)
+    return redis.Redis.from_url(url)
 
 
 def read(path: Path) -> str:
@@ -104,7 +104,7 @@ def exists(path: Path) -> bool:
 
 async def sql(url: str, *statements: str, arguments: Sequence[object] = ()) -> Any:
     """Runs the statements, the last one with `arguments`; the first value of its answer."""
-    connection = await asyncpg.connect(url, timeout=5)
+    connection = await asyncpg.connect(url)
     try:
         for statement in statements[:-1]:
             await connection.execute(statement)
@@ -155,7 +155,7 @@ def owner(folder: Path, *options: str) -> Iterator[tuple[subprocess.Popen[str], 
         finally:
             process.kill()
             process.wait()
-            if not wait_until(lambda: not any(map(alive, pids)), GONE_SECONDS):
+            if not wait_until(lambda: not any(map(alive, pids)), PATIENCE_SECONDS):
                 for pid in filter(alive, pids):
                     os.kill(pid, signal.SIGKILL)
 
@@ -319,7 +319,7 @@ async def test_killing_the_owner_leaves_no_server_behind(kept: Path) -> None:
         mark = await leave_mark(printed["database"], printed["redis"])
         process.kill()
         process.wait()
-        assert wait_until(lambda: not any(map(alive, printed["pids"])), GONE_SECONDS)
+        assert wait_until(lambda: not any(map(alive, printed["pids"])), PATIENCE_SECONDS)
 
     with EmbeddedServers(kept) as servers:
         assert (servers.urls.database, servers.urls.redis) == (printed["database"], printed["redis"])
@@ -583,7 +583,7 @@ def interpreter_for(account: Account, folder: Path) -> str:
     try:
         subprocess.run(
             [sys.executable, "-c", "import ssl"], user=account.uid, group=account.gid, extra_groups=[], cwd="/",
-            capture_output=True, check=True, timeout=20,
+            capture_output=True, check=True, timeout=PATIENCE_SECONDS,
         )  # fmt: skip
     except (OSError, subprocess.SubprocessError):
         name = f"python{sys.version_info.major}.{sys.version_info.minor}"
@@ -604,7 +604,8 @@ def places_for(account: Account, python: str, folder: Path) -> list[str]:
     places = [str(REPOSITORY), *map(str, packages)]
     done = subprocess.run(
         [python, "-c", "import worker.embedded"],
-        user=account.uid, group=account.gid, extra_groups=[], cwd="/", capture_output=True, check=False, timeout=20,
+        user=account.uid, group=account.gid, extra_groups=[], cwd="/", capture_output=True, check=False,
+        timeout=PATIENCE_SECONDS,
         env={"PYTHONPATH": os.pathsep.join(places), "LD_LIBRARY_PATH": str(folder / "python" / "lib")},
     )  # fmt: skip
     if done.returncode == 0:
@@ -650,7 +651,7 @@ def test_a_normal_user_needs_nothing_from_root(folder: Path) -> None:
                 "PYTHONPATH": os.pathsep.join(places),
                 "LD_LIBRARY_PATH": str(folder / "python" / "lib"),
             },
-            capture_output=True, text=True, check=False, timeout=60,
+            capture_output=True, text=True, check=False, timeout=PATIENCE_SECONDS,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
         printed.append(json.loads(done.stdout))

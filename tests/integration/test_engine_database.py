@@ -1,6 +1,7 @@
 """Are connections, sessions and the creation of tables as they should be, on a real PostgreSQL?"""
 
 import asyncio
+from contextlib import AsyncExitStack
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,6 +13,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
 from producers.messages import CreateUser
+from tests.waiting import slowdown
 from worker.database import connections, users
 from worker.database.connections import ConnectionLost, LeftIdle
 from worker.database.models import User
@@ -119,14 +121,14 @@ async def test_a_statement_over_its_time_is_ended_by_the_server(database_url: st
     engine = create_engine(database_url, pool_size=1, timeouts=Timeouts(statement_seconds=0.2))
     try:
         with pytest.raises(DBAPIError, match="statement timeout"):
-            await _scalar(engine, "SELECT pg_sleep(10)")
+            await _scalar(engine, "SELECT pg_sleep(600)")
         assert engine.pool.checkedout() == 0  # type: ignore[attr-defined]  # it is a QueuePool
     finally:
         await engine.dispose()
 
 
 async def test_a_connection_over_the_pool_is_waited_for_and_then_refused(database_url: str) -> None:
-    engine = create_engine(database_url, pool_size=1, timeouts=Timeouts(connect_seconds=0.1))
+    engine = create_engine(database_url, pool_size=1, timeouts=Timeouts(connect_seconds=0.5 * slowdown()))
     try:
         async with engine.connect():
             with pytest.raises(PoolTimeoutError):
@@ -139,7 +141,7 @@ async def test_a_connection_over_the_pool_is_waited_for_and_then_refused(databas
 async def test_a_transaction_left_idle_is_told_from_a_lost_connection(
     database_url: str, sql: Any, eventually: Any
 ) -> None:
-    engine = create_engine(database_url, pool_size=1, timeouts=Timeouts(idle_in_transaction_seconds=0.1))
+    engine = create_engine(database_url, pool_size=1, timeouts=Timeouts(idle_in_transaction_seconds=slowdown()))
 
     async def lose(ended: str) -> BaseException:
         with pytest.raises((DBAPIError, LeftIdle, ConnectionLost)) as caught:  # noqa: PT012  # one road to the error
@@ -163,12 +165,12 @@ async def test_a_transaction_left_idle_is_told_from_a_lost_connection(
 
 async def test_a_long_statement_that_is_lost_was_not_left_idle(database_url: str, sql: Any, eventually: Any) -> None:
     """Its own time is none that nothing was sent in: a server that goes meanwhile is not the job's fault."""
-    engine = create_engine(database_url, pool_size=1, timeouts=Timeouts(idle_in_transaction_seconds=0.1))
-    long = "SELECT count(*) = 1 FROM pg_stat_activity WHERE pid = $1 AND now() - query_start > interval '0.3 s'"
+    engine = create_engine(database_url, pool_size=1, timeouts=Timeouts(idle_in_transaction_seconds=0.5))
+    long = "SELECT count(*) = 1 FROM pg_stat_activity WHERE pid = $1 AND now() - query_start > interval '0.7 s'"
     try:
         async with engine.connect() as connection:
             pid = await connection.scalar(text("SELECT pg_backend_pid()"))
-            running = asyncio.create_task(connection.execute(text("SELECT pg_sleep(20)")))
+            running = asyncio.create_task(connection.execute(text("SELECT pg_sleep(600)")))
             await eventually(lambda: sql(long, pid))
             await sql("SELECT pg_terminate_backend($1)", pid)
             with pytest.raises(DBAPIError) as caught:
@@ -194,15 +196,21 @@ async def test_idle_connections_that_the_server_has_ended_are_replaced(
     engine: AsyncEngine, clock: SimpleNamespace, sql: Any, eventually: Any
 ) -> None:
     # Given: three idle connections, all ended.
-    pids = await asyncio.gather(*(_scalar(engine, "SELECT pg_backend_pid() FROM pg_sleep(0.05)") for _ in range(3)))
+    pids = await _three_pids(engine)
     assert len(set(pids)) == 3
     await sql("SELECT count(pg_terminate_backend(pid)) FROM unnest($1::int[]) AS pid", pids)
     await eventually(lambda: sql("SELECT count(*) = 0 FROM pg_stat_activity WHERE pid = ANY ($1::int[])", pids))
     clock.now += 1.0
 
     # When: each of them would be used again. Then: nobody notices.
-    fresh = await asyncio.gather(*(_scalar(engine, "SELECT pg_backend_pid() FROM pg_sleep(0.05)") for _ in range(3)))
-    assert not set(fresh) & set(pids)
+    assert not set(await _three_pids(engine)) & set(pids)
+
+
+async def _three_pids(engine: AsyncEngine) -> list[int]:
+    """The server processes of three connections that are used at once."""
+    async with AsyncExitStack() as stack:
+        connections = [await stack.enter_async_context(engine.connect()) for _ in range(3)]
+        return [await connection.scalar(text("SELECT pg_backend_pid()")) for connection in connections]
 
 
 async def test_a_connection_that_was_just_used_is_not_pinged(engine: AsyncEngine, clock: SimpleNamespace) -> None:

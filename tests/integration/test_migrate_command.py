@@ -41,7 +41,7 @@ def run(empty_database_url: str, monkeypatch: pytest.MonkeyPatch) -> Migrate:
 @pytest.fixture
 async def query(empty_database_url: str) -> AsyncIterator[Query]:
     """Runs a statement in the database that `run` is about."""
-    connection = await asyncpg.connect(empty_database_url, timeout=5)
+    connection = await asyncpg.connect(empty_database_url)
     yield connection.fetchval
     await connection.close()
 

@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from producers import JobStatus, Producer
 from tests.integration.running import settings_of, user, working
+from tests.waiting import PATIENCE_SECONDS
 from worker.database import migrate as migrating
 from worker.database import startup
 from worker.database.session import create_engine
@@ -56,7 +57,7 @@ class Stage:
 async def stage(
     empty_database_url: str, redis_url: str, eventually: Any, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Stage]:
-    connection = await asyncpg.connect(empty_database_url, timeout=5)
+    connection = await asyncpg.connect(empty_database_url)
     async with Producer(redis_url) as producer:
         stage = Stage(empty_database_url, redis_url, producer, connection.fetchval, eventually)
 
@@ -90,14 +91,16 @@ async def test_a_worker_waits_for_the_migration_and_goes_on_by_itself(stage: Sta
 
             # When the database is migrated, then it does the job
             await stage.migrate()
-            assert (await job.result(timeout=20)).username == "patient"
+            assert (await job.result(timeout=PATIENCE_SECONDS)).username == "patient"
 
 
 async def test_created_tables_are_not_enough_for_a_worker_that_goes_by_versions(stage: Stage, logged: Any) -> None:
     with logged() as lines:
         # Given tables that a worker has created
         async with working(stage.settings(create=True)):
-            assert (await (await stage.producer.enqueue(user("ada"))).result(timeout=20)).username == "ada"
+            assert (
+                await (await stage.producer.enqueue(user("ada"))).result(timeout=PATIENCE_SECONDS)
+            ).username == "ada"
         assert reasons(lines(), "migration_awaited") == []
 
         async with working(stage.settings(create=False)):
@@ -105,7 +108,9 @@ async def test_created_tables_are_not_enough_for_a_worker_that_goes_by_versions(
             assert "adopts" in reasons(lines(), "migration_awaited")[0]
 
             await stage.migrate()
-            assert (await (await stage.producer.enqueue(user("bob"))).result(timeout=20)).username == "bob"
+            assert (
+                await (await stage.producer.enqueue(user("bob"))).result(timeout=PATIENCE_SECONDS)
+            ).username == "bob"
 
 
 @pytest.mark.parametrize("create", [True, False])
@@ -124,7 +129,7 @@ async def test_a_newer_database_is_used_only_if_it_is_fit(stage: Stage, logged: 
 
             await stage.query(SET_VERSION, "0003_needs_0001")
 
-            assert (await job.result(timeout=20)).username == "ada"
+            assert (await job.result(timeout=PATIENCE_SECONDS)).username == "ada"
         newer = [line for line in lines() if line["event"] == "database_newer"]
     assert [(line["version"], line["known"], line["level"]) for line in newer] == [("0003_needs_0001", HEAD, "warning")]
 
@@ -145,13 +150,13 @@ async def test_a_worker_that_makes_no_tables_needs_no_more_than_their_rows(stage
                 await stage.query("GRANT SELECT, INSERT, UPDATE, DELETE ON users, posts, job_ledger TO modest")
 
                 # Then it can do every kind of job
-                made = await job.result(timeout=20)
+                made = await job.result(timeout=PATIENCE_SECONDS)
                 post = await stage.producer.create_post(author_id=made.id, title="t", content="c")
-                assert (await post.result(timeout=20)).author_id == made.id
+                assert (await post.result(timeout=PATIENCE_SECONDS)).author_id == made.id
                 update = await stage.producer.update_user(made.id, is_active=False)
-                assert not (await update.result(timeout=20)).is_active
+                assert not (await update.result(timeout=PATIENCE_SECONDS)).is_active
                 delete = await stage.producer.delete_user(made.id)
-                assert (await delete.result(timeout=20)).deleted
+                assert (await delete.result(timeout=PATIENCE_SECONDS)).deleted
     finally:
         await stage.query("DROP OWNED BY modest")
         await stage.query("DROP ROLE modest")
@@ -172,5 +177,7 @@ async def test_a_connection_that_is_lost_as_it_is_made_is_waited_out(
 
     with logged() as lines:
         async with working(stage.settings(create=True)):
-            assert (await (await stage.producer.enqueue(user("ada"))).result(timeout=20)).username == "ada"
+            assert (
+                await (await stage.producer.enqueue(user("ada"))).result(timeout=PATIENCE_SECONDS)
+            ).username == "ada"
         assert reasons(lines(), "database_awaited") == ["the connection to the database was lost"] * 2

@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 from producers import JobStatus, Producer, keys
 from producers._redis import connect
 from tests.integration.running import on_a_terminal, settings_of, user, working
+from tests.waiting import PATIENCE_SECONDS
 from worker.cli import app
 from worker.queue.status import FORGOTTEN_SECONDS, MISSING_SECONDS, Jobs, Status, status
 
@@ -102,7 +103,7 @@ async def test_a_running_job_is_in_flight_and_its_worker_is_there(
     redis_url: str, database_url: str, eventually: Any, ask: Any
 ) -> None:
     # Given a worker with a job that waits for a lock
-    connection = await asyncpg.connect(database_url, timeout=5)
+    connection = await asyncpg.connect(database_url)
     await connection.execute("BEGIN")
     await connection.execute("LOCK TABLE users IN ACCESS EXCLUSIVE MODE")
     async with Producer(redis_url) as producer, working(settings_of(redis_url, database_url)) as worker:
@@ -116,7 +117,7 @@ async def test_a_running_job_is_in_flight_and_its_worker_is_there(
         # When it gives its next sign of life
         await worker._beat()
         found: Status = await ask()
-        await connection.close(timeout=5)
+        await connection.close()
 
         # Then both are seen
         assert found.jobs is not None
@@ -124,7 +125,7 @@ async def test_a_running_job_is_in_flight_and_its_worker_is_there(
         (seen,) = found.workers
         assert (seen.name.decode(), seen.missing) == (worker.name, False)
         assert (seen.beat.running, seen.beat.held, seen.beat.concurrency) == (1, 1, 4)
-        await job.result(10)
+        await job.result(PATIENCE_SECONDS)
 
     # And when it has stopped, neither is
     after: Status = await ask()

@@ -16,6 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from producers import keys, wire
 from producers.messages import CreateUser, User
+from tests.waiting import slowdown
 from worker import app
 from worker.database import users
 from worker.database.connections import ConnectionLost
@@ -177,8 +178,9 @@ async def test_a_job_that_does_not_heed_its_time_is_counted_and_dies_of_it(
         raise AssertionError
 
     handle(stubborn)
-    monkeypatch.setattr(stock, "ARQ_EXTRA_SECONDS", 0.3)
-    settings = settings.model_copy(update={"job_timeout_seconds": 0.5})
+    # Long enough for the job to reach its handler, and for the first limit to be heard before the second one.
+    monkeypatch.setattr(stock, "ARQ_EXTRA_SECONDS", slowdown())
+    settings = settings.model_copy(update={"job_timeout_seconds": 2 * slowdown()})
     await enqueue(redis)
     await run_until_empty(settings)
 

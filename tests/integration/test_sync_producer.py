@@ -26,6 +26,7 @@ from producers import (
     keys,
     wire,
 )
+from tests.waiting import PATIENCE_SECONDS
 
 HASH = "$2b$12$EixZaYVK1fsbw1ZfbX3OXePaWxn96p36WQoeG6Lruj3vjPGga31lW"
 QUEUE = keys.DEFAULT_QUEUE
@@ -34,7 +35,7 @@ QUEUE = keys.DEFAULT_QUEUE
 @pytest.fixture
 def client(redis_url: str) -> Iterator[redis.Redis]:
     """A plain client, to look and to stand in for a worker."""
-    with redis.Redis.from_url(redis_url, socket_timeout=5) as made:
+    with redis.Redis.from_url(redis_url) as made:
         yield made
 
 
@@ -94,7 +95,7 @@ def test_a_job_is_followed_to_its_reply(producer: SyncProducer, client: redis.Re
 
     settle(client, job.job_id, {"deleted": True})
 
-    assert job.result(timeout=10) == Deleted(deleted=True)
+    assert job.result(timeout=PATIENCE_SECONDS) == Deleted(deleted=True)
     assert producer.job("a@user:1", Deleted).status() is JobStatus.DONE
 
 
@@ -103,7 +104,7 @@ def test_the_errors_are_the_same(producer: SyncProducer, client: redis.Redis) ->
     settle(client, job.job_id, JobRejected("not_found", "no such user"), done=False)
 
     with pytest.raises(JobRejected, match="not_found: no such user"):
-        job.result(timeout=10)
+        job.result(timeout=PATIENCE_SECONDS)
     with pytest.raises(InvalidMessage):
         producer.update_user(1)
     with pytest.raises(IdempotencyConflict):
@@ -130,7 +131,7 @@ def test_many_threads_share_one_producer(producer: SyncProducer, client: redis.R
     def enqueue(number: int) -> bool:
         job = producer.delete_user(number // 2 + 1, idempotency_key=f"key-{number // 2}")
         settle(client, job.job_id, {"deleted": True})
-        assert job.result(timeout=20).deleted
+        assert job.result(timeout=PATIENCE_SECONDS).deleted
         return job.accepted
 
     with ThreadPoolExecutor(16) as pool:
@@ -146,7 +147,7 @@ def test_after_the_end_there_is_no_thread_and_every_call_says_so(redis_url: str)
     producer.close()
 
     assert producer_threads() == []
-    for call in (lambda: producer.delete_user(1), job.status, lambda: job.result(timeout=1)):
+    for call in (lambda: producer.delete_user(1), job.status, lambda: job.result(timeout=PATIENCE_SECONDS)):
         with pytest.raises(RuntimeError, match="closed"):
             call()
 
@@ -163,8 +164,8 @@ def test_closing_ends_the_waits_of_other_threads(redis_url: str, client: redis.R
         closing = [pool.submit(producer.close) for _ in range(2)]
 
         for wait in waiting:
-            assert isinstance(wait.exception(timeout=10), RuntimeError)
-        assert [closed.result(timeout=10) for closed in closing] == [None, None]
+            assert isinstance(wait.exception(timeout=PATIENCE_SECONDS), RuntimeError)
+        assert [closed.result(timeout=PATIENCE_SECONDS) for closed in closing] == [None, None]
     assert producer_threads() == []
 
 
@@ -183,7 +184,9 @@ def test_no_call_hangs_when_another_thread_closes(redis_url: str) -> None:
             producer.delete_user(2)
             producer.close()
 
-            assert {one.result(timeout=10) for one in busy} == {"this SyncProducer is closed: make a new one"}
+            assert {one.result(timeout=PATIENCE_SECONDS) for one in busy} == {
+                "this SyncProducer is closed: make a new one"
+            }
 
 
 def test_what_cannot_be_made_leaves_no_thread() -> None:

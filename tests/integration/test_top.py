@@ -11,6 +11,7 @@ import pytest
 
 from producers import Producer
 from tests.integration.running import burst, environment, on_a_terminal, settings_of, user, working
+from tests.waiting import PATIENCE_SECONDS
 from worker.settings import Settings
 
 # What a terminal is told besides characters.
@@ -33,7 +34,7 @@ async def test_a_pipe_gets_a_line_of_json_a_look(settings: Settings) -> None:
         number = 0
         while not watching.done():
             number += 1
-            await (await producer.enqueue(user(f"user{number}"))).result(timeout=10)
+            await (await producer.enqueue(user(f"user{number}"))).result(timeout=PATIENCE_SECONDS)
         printed, _ = await watching
 
     assert process.returncode == 0

@@ -20,8 +20,9 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from producers import DeleteUser, Producer, SyncProducer, keys, wire
-from tests.integration.conftest import Eventually, Logged
+from tests.integration.conftest import Eventually, Logged, Sql
 from tests.integration.running import BREAK, HASH, MEND, burst, run_all, settings_of, user, working
+from tests.waiting import PATIENCE_SECONDS
 from worker import app
 from worker.observability.tracing.wrappers import Tracing
 from worker.settings import Settings
@@ -84,7 +85,7 @@ def put(url: str, job_id: str, headers: dict[str, str], name: str = "lovelace") 
     payload = wire.encode(
         "create_user", fields, enqueue_time_ms=round(time.time() * 1000), headers=wire.headers_json(headers)
     )
-    with redis.Redis.from_url(url, socket_timeout=5) as client:
+    with redis.Redis.from_url(url) as client:
         client.set(keys.job(job_id), payload)
         client.zadd(keys.DEFAULT_QUEUE, {job_id: round(time.time() * 1000)})
 
@@ -146,7 +147,7 @@ async def test_a_retry_is_a_span_of_its_own_in_the_same_trace(
         job = await producer.enqueue(user("lovelace"))
         await eventually(tried)
         await sql(MEND)
-        await job.result(timeout=10)
+        await job.result(timeout=PATIENCE_SECONDS)
 
     send, *tries = [*spans.named("send create_user"), *spans.named("process create_user")]
     assert len(tries) >= 2
@@ -279,7 +280,7 @@ async def test_a_name_or_an_id_that_may_be_anything_is_not_told(
     spans: Spans, settings: Settings, redis_url: str
 ) -> None:
     now_ms = round(time.time() * 1000)
-    with redis.Redis.from_url(redis_url, socket_timeout=5) as client:
+    with redis.Redis.from_url(redis_url) as client:
         for job_id in ("sound", "lovelace@example.com, hopper"):
             client.set(keys.job(job_id), wire.encode("lovelace", b"{}", enqueue_time_ms=now_ms))
             client.zadd(keys.DEFAULT_QUEUE, {job_id: now_ms})
@@ -333,7 +334,7 @@ async def test_an_enqueue_that_fails_tells_the_type_of_the_error_alone(
 async def test_headers_name_the_producer_beside_the_trace(spans: Spans, redis_url: str) -> None:
     async with Producer(redis_url, name="web") as producer:
         job = await producer.enqueue(DeleteUser(user_id=1))
-    with redis.Redis.from_url(redis_url, socket_timeout=5) as client:
+    with redis.Redis.from_url(redis_url) as client:
         headers = json.loads(client.get(keys.job(job.job_id)))["h"]
 
     context = spans.one("send delete_user").context
@@ -342,12 +343,23 @@ async def test_headers_name_the_producer_beside_the_trace(spans: Spans, redis_ur
     assert headers["traceparent"] == f"00-{context.trace_id:032x}-{context.span_id:016x}-01"
 
 
-async def test_a_statement_that_is_cancelled_has_its_span(spans: Spans, engine: AsyncEngine) -> None:
+async def test_a_statement_that_is_cancelled_has_its_span(
+    spans: Spans, engine: AsyncEngine, sql: Sql, eventually: Eventually
+) -> None:
     tracing = Tracing(None, names=["create_user"], queue=keys.DEFAULT_QUEUE)
     sessions = tracing.sessions(engine)
-    with tracer().start_as_current_span("request"), pytest.raises(TimeoutError):
-        async with sessions() as session, asyncio.timeout(0.05):
-            await session.execute(text("SELECT pg_sleep(9), 'lovelace'"))
+
+    async def sleep() -> None:
+        async with sessions() as session:
+            await session.execute(text("SELECT pg_sleep(600), 'lovelace'"))
+
+    with tracer().start_as_current_span("request"):
+        sleeping = asyncio.create_task(sleep())
+        asleep = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'PgSleep'"
+        await eventually(lambda: sql(asleep))
+        sleeping.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await sleeping
 
     statement = spans.one("SELECT")
     assert attributes(statement)["db.query.text"] == "SELECT pg_sleep(?), ?"

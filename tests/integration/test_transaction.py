@@ -16,6 +16,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
 from producers.messages import CreateUser, Deleted, Message, Reply, User
+from tests.waiting import slowdown
 from worker.database import users
 from worker.database.guarded_session import GuardedSession
 from worker.database.session import Timeouts, create_engine, create_sessions
@@ -574,7 +575,7 @@ async def test_a_try_over_its_time_is_rolled_back_and_retried(bench: Bench, wait
         return User.model_validate(await wait(session, message))
 
     await bench.transaction().run(claim("warm", job_id="warm"))
-    transaction = bench.transaction(slow, timeout_seconds=0.5)
+    transaction = bench.transaction(slow, timeout_seconds=0.5 * slowdown())
 
     attempt = await transaction.run(claim(tries=1))
     assert isinstance(attempt, Retry)
@@ -846,7 +847,7 @@ async def test_a_database_that_lets_nobody_in_is_no_try(bench: Bench) -> None:
 
 
 async def test_a_pool_that_is_used_up_is_no_try(bench: Bench) -> None:
-    engine = bench.another_engine(pool_size=1, connect_seconds=0.1)
+    engine = bench.another_engine(pool_size=1, connect_seconds=0.5 * slowdown())
     async with engine.connect():
         attempt = await bench.transaction(sessions=create_sessions(engine)).run(claim())
     assert isinstance(attempt, Release)
@@ -873,7 +874,7 @@ async def test_a_server_that_goes_silent_late_in_a_job_is_no_try(bench: Bench) -
 
         # Given a job whose time is over before that of a statement is.
         sessions = create_sessions(bench.another_engine(url, pool_size=2))
-        transaction = bench.transaction(slow, sessions=sessions, timeout_seconds=0.3)
+        transaction = bench.transaction(slow, sessions=sessions, timeout_seconds=0.5 * slowdown())
 
         attempt = await transaction.run(claim(tries=1))
 

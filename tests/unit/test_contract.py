@@ -13,6 +13,7 @@ from producers import contract, keys, schemas
 from producers.errors import CANCELLED, DEAD_CODES, REJECTED_CODES
 from producers.messages import MESSAGES, Message
 from producers.wire import Envelope, Result, decode, decode_result
+from tests.waiting import PATIENCE_SECONDS
 
 Document = dict[str, Any]
 
@@ -222,7 +223,7 @@ def test_it_is_json_and_the_same_in_every_process() -> None:
             env={"PYTHONHASHSEED": seed},
             capture_output=True,
             check=True,
-            timeout=30,
+            timeout=PATIENCE_SECONDS,
             encoding="utf-8",
         ).stdout
         for seed in ("1", "2")

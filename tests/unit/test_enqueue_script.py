@@ -22,6 +22,7 @@ from producers import (
 from producers._encoding import Encoded
 from producers._script import ENQUEUE
 from producers._sender import IDEMPOTENCY_MS, JOBS_A_CALL, Sender, pieces
+from tests.waiting import PATIENCE_SECONDS
 
 QUEUE = keys.DEFAULT_QUEUE
 CLOCK = keys.clock(QUEUE)
@@ -274,7 +275,7 @@ async def do(redis: Redis, *command: str | bytes) -> Any:
 async def test_a_deferred_job_is_due_after_its_delay_and_wakes_nobody(redis: Redis) -> None:
     async with redis.pubsub() as listener:
         await listener.subscribe(keys.wake(QUEUE))
-        await listener.get_message(timeout=1)
+        await listener.get_message(timeout=PATIENCE_SECONDS)
         before_ms = time.time() * 1000
 
         await send(redis, one := job(defer_by=60))
@@ -298,24 +299,24 @@ async def test_a_job_deferred_until_a_time_is_due_at_that_time(redis: Redis) -> 
 async def test_a_time_that_has_passed_is_now_so_that_nobody_is_overtaken(redis: Redis, past: timedelta) -> None:
     async with redis.pubsub() as listener:
         await listener.subscribe(keys.wake(QUEUE))
-        await listener.get_message(timeout=1)
+        await listener.get_message(timeout=PATIENCE_SECONDS)
         await send(redis, first := job())
-        assert await listener.get_message(timeout=1) is not None
+        assert await listener.get_message(timeout=PATIENCE_SECONDS) is not None
 
         await send(redis, second := job(defer_until=datetime.now(UTC) - past))
 
         assert await queued(redis) == [first.job_id, second.job_id]
-        assert await listener.get_message(timeout=1) is not None
+        assert await listener.get_message(timeout=PATIENCE_SECONDS) is not None
 
 
 async def test_one_call_wakes_the_workers_of_its_queue_once(redis: Redis) -> None:
     async with redis.pubsub() as listener:
         await listener.subscribe(keys.wake(QUEUE))
-        await listener.get_message(timeout=1)
+        await listener.get_message(timeout=PATIENCE_SECONDS)
 
         await send(redis, job(), job(), job(defer_by=60))
 
-        message = await listener.get_message(timeout=1)
+        message = await listener.get_message(timeout=PATIENCE_SECONDS)
         assert message is not None
         assert message["type"] == "message"
         assert await listener.get_message(timeout=0) is None
@@ -325,7 +326,7 @@ async def test_a_call_that_accepts_nothing_wakes_nobody(redis: Redis) -> None:
     await send(redis, one := job())
     async with redis.pubsub() as listener:
         await listener.subscribe(keys.wake(QUEUE))
-        await listener.get_message(timeout=1)
+        await listener.get_message(timeout=PATIENCE_SECONDS)
 
         await send(redis, one)
 

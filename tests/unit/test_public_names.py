@@ -8,6 +8,7 @@ import pytest
 
 import producers
 from producers import errors
+from tests.waiting import PATIENCE_SECONDS
 
 NAMES = """
     CreatePost CreateUser DeletePost DeleteUser Deleted EnqueueError EnqueueUnconfirmed IdempotencyConflict
@@ -20,7 +21,9 @@ NAMES = """
 def loaded_by(statement: str) -> set[str]:
     """The modules, by their first name, that a statement loads in a fresh interpreter."""
     source = f"{statement}\nimport json, sys; print(json.dumps(sorted({{n.partition('.')[0] for n in sys.modules}})))"
-    done = subprocess.run([sys.executable, "-c", source], capture_output=True, check=True, timeout=30, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", source], capture_output=True, check=True, timeout=PATIENCE_SECONDS, text=True
+    )
     return set(json.loads(done.stdout))
 
 

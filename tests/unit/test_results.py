@@ -23,6 +23,7 @@ from producers import (
     keys,
 )
 from producers._result_waiter import Results
+from tests.waiting import PATIENCE_SECONDS
 
 QUEUE = keys.DEFAULT_QUEUE
 FAR_MS = 4_102_444_800_000  # the year 2100
@@ -62,12 +63,12 @@ async def enqueue(redis: Redis, job_id: str, score_ms: float = 1.0) -> None:
 async def test_a_reply_is_typed(redis: Redis, results: Results) -> None:
     await end(redis, "a", {"deleted": True})
 
-    assert await handle(redis, results).result(timeout=5) == Deleted(deleted=True)
+    assert await handle(redis, results).result(timeout=PATIENCE_SECONDS) == Deleted(deleted=True)
 
 
 async def test_a_reply_that_comes_later_is_waited_for(redis: Redis, results: Results) -> None:
     await enqueue(redis, "a")
-    waiting = asyncio.create_task(handle(redis, results).result(timeout=5))
+    waiting = asyncio.create_task(handle(redis, results).result(timeout=PATIENCE_SECONDS))
     await asyncio.sleep(0)
 
     await end(redis, "a", {"deleted": False})
@@ -91,7 +92,7 @@ async def test_an_outcome_other_than_done_is_raised_and_names_the_job(
     job = handle(redis, results, "a@user:1")
 
     with pytest.raises(kind) as caught:
-        await job.result(timeout=5)
+        await job.result(timeout=PATIENCE_SECONDS)
 
     assert (caught.value.code, caught.value.detail, caught.value.job_id) == (code, "taken", "a@user:1")
     assert str(caught.value) == f"job a@user:1: {code}: taken"
@@ -103,14 +104,14 @@ async def test_what_is_no_reply_of_this_contract_is_undecodable(redis: Redis, re
     await redis.set(keys.result("a"), data)
 
     with pytest.raises(JobDead) as caught:
-        await handle(redis, results).result(timeout=5)
+        await handle(redis, results).result(timeout=PATIENCE_SECONDS)
 
     assert caught.value.code == "undecodable"
 
 
 async def test_a_job_that_nobody_knows_is_not_found(redis: Redis, results: Results) -> None:
     with pytest.raises(JobNotFound) as caught:
-        await handle(redis, results).result(timeout=5)
+        await handle(redis, results).result(timeout=PATIENCE_SECONDS)
 
     assert caught.value.job_id == "a"
 
@@ -124,14 +125,16 @@ async def test_no_outcome_in_time_is_a_time_out_and_the_job_can_be_asked_again(r
     await end(redis, "a", {"deleted": True})
 
     assert (caught.value.job_id, caught.value.timeout) == ("a", 0.01)
-    assert (await job.result(timeout=5)).deleted is True
+    assert (await job.result(timeout=PATIENCE_SECONDS)).deleted is True
 
 
 async def test_many_waiters_of_many_jobs_are_all_answered(redis: Redis, results: Results) -> None:
     jobs = [f"job-{number}" for number in range(1500)]
     for job_id in jobs:
         await enqueue(redis, job_id)
-    waiting = [asyncio.create_task(handle(redis, results, job_id).result(timeout=20)) for job_id in jobs * 2]
+    waiting = [
+        asyncio.create_task(handle(redis, results, job_id).result(timeout=PATIENCE_SECONDS)) for job_id in jobs * 2
+    ]
     await asyncio.sleep(0)
 
     for number, job_id in enumerate(jobs):
@@ -143,7 +146,7 @@ async def test_many_waiters_of_many_jobs_are_all_answered(redis: Redis, results:
 
 async def test_a_waiter_that_gives_up_leaves_the_others_waiting(redis: Redis, results: Results) -> None:
     await enqueue(redis, "a")
-    gives_up, stays = (asyncio.create_task(handle(redis, results).result(timeout=5)) for _ in range(2))
+    gives_up, stays = (asyncio.create_task(handle(redis, results).result(timeout=PATIENCE_SECONDS)) for _ in range(2))
     await asyncio.sleep(0)
 
     gives_up.cancel()
@@ -156,20 +159,20 @@ async def test_a_waiter_that_gives_up_leaves_the_others_waiting(redis: Redis, re
 
 async def test_nobody_looks_when_nobody_waits(redis: Redis, results: Results) -> None:
     await end(redis, "a", {"deleted": True})
-    await handle(redis, results).result(timeout=5)
+    await handle(redis, results).result(timeout=PATIENCE_SECONDS)
 
     for task in asyncio.all_tasks():
         if task.get_name() == "results":
-            await asyncio.wait_for(task, timeout=5)
+            await asyncio.wait_for(task, PATIENCE_SECONDS)
 
 
 async def test_a_told_outcome_is_fetched_before_the_next_look(redis: Redis) -> None:
     results = Results(redis, QUEUE, "told")
     await enqueue(redis, "a")
     # Given a waiter that would not look by itself again, and one that listens.
-    waiting = asyncio.create_task(handle(redis, results).result(timeout=10))
+    waiting = asyncio.create_task(handle(redis, results).result(timeout=PATIENCE_SECONDS))
     assert results._listener is not None
-    await asyncio.wait_for(results._listener.listening.wait(), timeout=5)
+    await asyncio.wait_for(results._listener.listening.wait(), PATIENCE_SECONDS)
     results._next_look = asyncio.get_running_loop().time() + 3600
 
     await end(redis, "a", {"deleted": True})
@@ -203,11 +206,11 @@ async def test_trouble_with_redis_is_outlived_and_told_when_the_time_is_over(
 
     monkeypatch.setattr(redis, "pipeline", away)
     with pytest.raises(ResultTimeout, match="nobody there"):
-        await handle(redis, results).result(timeout=0.05)
+        await handle(redis, results).result(timeout=0.5)
     with pytest.raises(RedisUnavailable, match="nobody there"):
         await handle(redis, results).status()
 
-    waiting = asyncio.create_task(handle(redis, results).result(timeout=5))
+    waiting = asyncio.create_task(handle(redis, results).result(timeout=PATIENCE_SECONDS))
     monkeypatch.setattr(redis, "pipeline", real)
     assert (await waiting).deleted is True
 

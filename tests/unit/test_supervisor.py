@@ -18,7 +18,7 @@ from typing import Any, Self
 
 import pytest
 
-SECONDS = 20.0
+from tests.waiting import PATIENCE_SECONDS
 
 MAIN = """
 import json, sys
@@ -44,7 +44,7 @@ class Running:
     def __init__(self, script: str, folder: Path, **options: Any) -> None:
         self.folder = folder
         self._log = tempfile.TemporaryFile("w+b")  # noqa: SIM115  # closed with the process
-        arguments = {"processes": 2, "stop_seconds": SECONDS, **options}
+        arguments = {"processes": 2, "stop_seconds": PATIENCE_SECONDS, **options}
         self.process = subprocess.Popen(
             [sys.executable, "-c", MAIN, json.dumps(arguments), script, str(folder)],
             stdin=subprocess.DEVNULL,
@@ -61,7 +61,7 @@ class Running:
         return [line for line in lines if line["event"] == name]
 
     def until(self, look: Callable[[], Any]) -> Any:
-        deadline = time.monotonic() + SECONDS
+        deadline = time.monotonic() + PATIENCE_SECONDS
         while not (found := look()):
             assert time.monotonic() < deadline, self.output()
             time.sleep(0.01)
@@ -112,7 +112,7 @@ def test_all_are_started_and_all_end_with_it(folder: Path) -> None:
 
         running.process.send_signal(signal.SIGTERM)
 
-        assert running.process.wait(SECONDS) == 0
+        assert running.process.wait(PATIENCE_SECONDS) == 0
         assert {event["pid"] for event in running.events("process_started")} == pids
         assert {event["process"] for event in running.events("process_started")} == {1, 2, 3}
         assert [event["code"] for event in running.events("process_ended")] == [0, 0, 0]
@@ -133,7 +133,7 @@ def test_one_that_dies_is_replaced_and_the_others_go_on(folder: Path, by: signal
         assert running.ready(3) == {first, second, restarted["pid"]}
         assert alive(second)
         running.process.send_signal(signal.SIGTERM)
-        assert running.process.wait(SECONDS) == 0
+        assert running.process.wait(PATIENCE_SECONDS) == 0
 
 
 def test_one_that_dies_again_and_again_is_replaced_again_and_again(folder: Path) -> None:
@@ -151,7 +151,7 @@ def test_one_that_ends_badly_after_the_signal_is_told_by_the_exit_code(folder: P
 
         running.process.send_signal(signal.SIGTERM)
 
-        assert running.process.wait(SECONDS) == 1
+        assert running.process.wait(PATIENCE_SECONDS) == 1
 
 
 def test_one_that_had_not_begun_to_listen_ended_well(folder: Path) -> None:
@@ -161,7 +161,7 @@ def test_one_that_had_not_begun_to_listen_ended_well(folder: Path) -> None:
 
         running.process.send_signal(signal.SIGINT)
 
-        assert running.process.wait(SECONDS) == 0
+        assert running.process.wait(PATIENCE_SECONDS) == 0
         assert [event["signal"] for event in running.events("process_ended")] == ["SIGTERM"] * 2
 
 
@@ -172,7 +172,7 @@ def test_one_that_does_not_end_is_killed_when_its_time_is_over(folder: Path) -> 
 
         running.process.send_signal(signal.SIGTERM)
 
-        assert running.process.wait(SECONDS) == 1
+        assert running.process.wait(PATIENCE_SECONDS) == 1
         assert {event["pid"] for event in running.events("process_killed")} == pids
         assert not any(map(alive, pids))
 
@@ -190,7 +190,7 @@ def test_the_second_signal_is_passed_on_too(folder: Path) -> None:
 
         running.process.send_signal(signal.SIGTERM)
 
-        assert running.process.wait(SECONDS) == 0
+        assert running.process.wait(PATIENCE_SECONDS) == 0
         assert [event["again"] for event in running.events("processes_stopping")] == [False, True]
 
 
@@ -198,7 +198,7 @@ def test_what_is_to_run_once_ends_when_all_have_ended_well(folder: Path) -> None
     # Given a script that fails the first time
     fails_once = "import sys, pathlib; mark = pathlib.Path(sys.argv[1], 'once'); been = mark.exists(); mark.touch(); sys.exit(not been)"  # noqa: E501
     with Running(fails_once, folder, once=True, processes=1) as running:
-        assert running.process.wait(SECONDS) == 0
+        assert running.process.wait(PATIENCE_SECONDS) == 0
 
         assert [event["code"] for event in running.events("process_ended")] == [1, 0]
         assert len(running.events("process_restarted")) == 1
@@ -214,7 +214,7 @@ def test_a_command_that_is_not_there_is_tried_again(folder: Path) -> None:
         told = [json.loads(process.stdout.readline()) for _ in range(2)]
         assert [event["event"] for event in told] == ["process_not_started"] * 2
         process.terminate()
-        assert process.wait(SECONDS) == 0
+        assert process.wait(PATIENCE_SECONDS) == 0
     finally:
         process.kill()
         process.communicate()

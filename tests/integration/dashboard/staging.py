@@ -11,6 +11,7 @@ import httpx
 from arq.connections import ArqRedis
 
 from producers._redis import connect
+from tests.waiting import PATIENCE_SECONDS
 from worker.app import schedule
 from worker.dashboard.app import Dashboard
 from worker.dashboard.context import Backend
@@ -79,7 +80,7 @@ class Viewer:
     _news: asyncio.Event = field(default_factory=asyncio.Event)
     _gone: asyncio.Event = field(default_factory=asyncio.Event)
 
-    async def until(self, pattern: str, *, seconds: float = 10) -> str:
+    async def until(self, pattern: str, *, seconds: float = PATIENCE_SECONDS) -> str:
         """Wait until the stream has said something; all that it has said."""
         async with asyncio.timeout(seconds):
             while not re.search(pattern, self.text, re.DOTALL):
@@ -117,5 +118,5 @@ async def watching(dashboard: Dashboard, *cookies: str) -> AsyncIterator[Viewer]
         yield viewer
     finally:
         viewer.leave()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             await answering

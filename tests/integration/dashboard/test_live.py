@@ -14,6 +14,7 @@ from producers import Producer, keys
 from tests.integration.conftest import Eventually
 from tests.integration.dashboard.staging import Page, opened, watching
 from tests.integration.running import burst, settings_of, user
+from tests.waiting import PATIENCE_SECONDS
 from worker.dashboard.poller import MOST_VIEWERS, Poller
 from worker.embedded import ValkeyServer
 from worker.queue.tallies import Tallies, parse
@@ -172,7 +173,7 @@ async def test_streams_end_with_the_page(page: Page) -> None:
     async with watching(page.dashboard) as viewer:
         await viewer.until("event: workers")
         page.dashboard.poller.close()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             await viewer.ended.wait()
 
 
