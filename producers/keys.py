@@ -116,7 +116,7 @@ def results(queue: str, producer: str) -> str:
     return f"{queue}:results:{producer}"
 
 
-_LUA_FUNCTIONS: dict[str, Callable[..., str]] = {
+LUA_FUNCTIONS: dict[str, Callable[..., str]] = {
     "job_key": job,
     "result_key": result,
     "lease_key": in_progress,
@@ -132,6 +132,7 @@ _LUA_FUNCTIONS: dict[str, Callable[..., str]] = {
     "config_key": config,
     "foreign_key": foreign,
 }
+"""The functions that scripts call, by their names in Lua."""
 
 
 def lua_names(script: str) -> str:
@@ -142,7 +143,7 @@ def lua_names(script: str) -> str:
     local function parked_key(queue, ordering_key) return queue .. ':parked:' .. ordering_key end
     """
     names = {"ABORT_KEY": f"local ABORT_KEY = '{ABORT}'", "PARKED_MS": f"local PARKED_MS = {PARKED_MS:.0f}"}
-    for name, key in _LUA_FUNCTIONS.items():
+    for name, key in LUA_FUNCTIONS.items():
         parameters = list(inspect.signature(key).parameters)
         pattern = key(*(f"{{{parameter}}}" for parameter in parameters))
         parts = [part for part in re.split(r"(\{\w+\})", pattern) if part]

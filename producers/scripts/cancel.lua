@@ -1,9 +1,9 @@
 -- Cancel a job: at once if no worker has ever claimed it; otherwise ask the worker that holds it, or the next one.
 --
 -- A job that was claimed may have had its effect, even if it is back in the queue: the answer to its COMMIT may have
--- been lost. So may a job that has a result and was put into the queue again by hand. The ledger knows, and only workers
--- read it. (A job accepted again under its old id after its result has expired looks like a new one: it is cancelled at
--- once, although the ledger holds its earlier outcome. A job cancelled at once leaves nothing in the ledger.)
+-- been lost. So may a job that has a result and was put into the queue again by hand. The ledger knows, and only
+-- workers read it. (A job accepted again under its old id after its result has expired looks like a new one: it is
+-- cancelled at once, although the ledger holds its earlier outcome. A job cancelled at once leaves nothing there.)
 --
 -- KEYS[1]  queue
 -- ARGV[1]  id

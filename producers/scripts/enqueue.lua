@@ -17,8 +17,8 @@
 --
 -- Returns one number a job: 1 accepted; 0 known already (queued, running or ended); -1 conflict; -2 queue full.
 --
--- Safe to repeat: a known job is left unchanged. It is all or nothing: every command that can fail for the type of a key
--- comes before the first write, and Redis refuses a script that may not write before its first write.
+-- Safe to repeat: a known job is left unchanged. It is all or nothing: every command that can fail for the type of a
+-- key comes before the first write, and Redis refuses a script that may not write before its first write.
 
 local queue, clock = KEYS[1], KEYS[2]
 local wake, max_queued, idempotency_ms, jobs = ARGV[1], tonumber(ARGV[2]), ARGV[3], tonumber(ARGV[4])

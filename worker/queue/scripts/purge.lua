@@ -1,15 +1,15 @@
--- Delete dead letters and their payloads, for good.
+-- Delete dead letters and their payloads for good.
 --
 -- KEYS[1]  queue
--- ARGV[1]  until_ms  only letters of jobs that died at this time of Redis's clock, or before; '' for any
+-- ARGV[1]  until_ms  only letters of jobs that died at this time of Redis's clock or before; '' for any
 -- ARGV[2…] ids
 --
--- Returns for each id: 1 deleted; 0 no such dead letter, or one of a later death, which was left alone.
+-- Returns one number an id: 1 deleted; 0 no such dead letter, or one of a later death, which was left unchanged.
 -- Safe to repeat: the second time there is no such letter.
 
-local dead, letters = queue .. ':dead', queue .. ':dead-letters'
+local dead, letters = dead_key(queue), dead_letters_key(queue)
 local until_ms = tonumber(ARGV[1]) or math.huge
-redis.call('HLEN', letters) -- fails here, before the first write, should the key be of another type
+redis.call('HLEN', letters) -- for a key of another type this fails here, before the first write
 
 local answers = {}
 for i = 2, #ARGV do
@@ -18,7 +18,7 @@ for i = 2, #ARGV do
   if died_ms and tonumber(died_ms) <= until_ms then
     redis.call('ZREM', dead, id)
     redis.call('HDEL', letters, id)
-    redis.call('UNLINK', 'arq:dead:' .. id) -- of any size: the memory is given back beside
+    redis.call('UNLINK', dead_payload_key(id)) -- it may be large: Redis frees the memory in the background
     answers[i - 1] = 1
   else
     answers[i - 1] = 0

@@ -1,17 +1,17 @@
--- Give claims back without counting a try: the jobs are due again at the places they had.
+-- Release claims without counting an attempt: the jobs are due again at their own places.
 --
 -- KEYS[1]  queue
--- ARGV[1]  wake  channel to publish on, so that another worker takes them at once; '' for none
--- ARGV[2…] id, token, score (the one it was claimed at), tally ('' when it was not tried) of each claim
+-- ARGV[1]  wake  channel to publish on, so that another worker claims them at once; '' for none
+-- ARGV[2…] of each claim: id, token, score (at which it was claimed), counts ('' when it was not attempted)
 --
--- Returns for each claim: 1 settled; 0 not held any more, nothing was changed.
+-- Returns one number a claim: 1 released; 0 not held any more, nothing was changed.
 -- Safe to repeat: the second time the token is gone and nothing is changed.
 
 local answers, released = {}, false
 for n, is_held in ipairs(held(2, 4)) do
   local id, score = ARGV[4 * n - 2], ARGV[4 * n]
   if is_held then
-    give_back(id, score)
+    release(id, score)
     count(ARGV[4 * n + 1])
     answers[n] = 1
     released = true
@@ -20,5 +20,5 @@ for n, is_held in ipairs(held(2, 4)) do
   end
 end
 if released and ARGV[1] ~= '' then redis.call('PUBLISH', ARGV[1], '1') end
-count_all()
+write_counts()
 return answers

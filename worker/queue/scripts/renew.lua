@@ -2,11 +2,11 @@
 --
 -- KEYS[1]  queue
 -- ARGV[1]  lease_ms
--- ARGV[2…] id and token of each claim
+-- ARGV[2…] of each claim: id, token
 --
--- Returns for each claim: 1 renewed; 0 lost: the lease ended and the job is another's, or has ended; 2 renewed, and
--- somebody wants the job cancelled.
--- Safe to repeat: a lease ends later, that is all.
+-- Returns one number a claim: 1 renewed; 0 lost: the lease has ended, and the job was claimed again or has ended;
+-- 2 renewed, and the job is to be cancelled.
+-- Safe to repeat: the lease ends later, nothing else changes.
 
 local lease_ms = tonumber(ARGV[1])
 local until_score = as_score(now_ms() + lease_ms)
@@ -16,12 +16,12 @@ for n, is_held in ipairs(held(2, 2)) do
   if is_held then
     redis.call('PEXPIRE', lease_key(id), ARGV[1])
     redis.call('ZADD', queue, 'XX', until_score, id)
-    answers[n] = to_be_cancelled(id) and 2 or 1
+    answers[n] = is_to_cancel(id) and 2 or 1
   else
     answers[n] = 0
     lost = lost + 1
   end
 end
 if lost > 0 then add('leases_lost', lost) end
-count_all()
+write_counts()
 return answers

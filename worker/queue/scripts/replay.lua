@@ -1,21 +1,21 @@
--- Put dead letters back into the queue under their own ids, due at once, with all their tries before them.
+-- Put dead letters back into the queue under their own ids, due at once, with all their attempts ahead of them.
 --
 -- KEYS[1]  queue
 -- ARGV[1]  wake  channel to publish on
 -- ARGV[2…] ids
 --
--- Returns for each id: 1 replayed; 0 no such dead letter; -1 it has no payload to replay; -2 a job of this id is in the
--- queue: it was accepted anew, and has the payload that counts. Where it is not 1 nothing was changed.
--- Safe to repeat, also twice at once: the first takes the letter, the second finds none.
+-- Returns one number an id: 1 replayed; 0 no such dead letter; -1 it has no payload to replay; -2 a job of this id is
+-- in the queue: it was accepted again, and its payload is the valid one. Unless it is 1, nothing was changed.
+-- Safe to repeat, also concurrently: the first call takes the letter, the second finds none.
 
-local dead, letters = queue .. ':dead', queue .. ':dead-letters'
+local dead, letters = dead_key(queue), dead_letters_key(queue)
 local last_us = now_us(clock)
-redis.call('HLEN', letters)       -- these fail here, before the first write,
-redis.call('ZCARD', 'arq:abort')  -- should the keys be of another type
+redis.call('HLEN', letters)   -- for a key of another type these fail here,
+redis.call('ZCARD', ABORT_KEY) -- before the first write
 
 local function answer(id)
   if not redis.call('ZSCORE', dead, id) then return 0 end
-  if redis.call('EXISTS', 'arq:dead:' .. id) == 0 then return -1 end
+  if redis.call('EXISTS', dead_payload_key(id)) == 0 then return -1 end
   if redis.call('ZSCORE', queue, id) or redis.call('EXISTS', job_key(id)) == 1 then return -2 end
   return 1
 end
@@ -25,14 +25,14 @@ for i = 2, #ARGV do
   local id = ARGV[i]
   answers[i - 1] = answer(id)
   if answers[i - 1] == 1 then
-    -- A new place in the order: what was accepted behind it has gone on.
+    -- A new place in the order: the jobs that were accepted after it have run meanwhile.
     last_us = last_us + 1
-    redis.call('RENAME', 'arq:dead:' .. id, job_key(id))
+    redis.call('RENAME', dead_payload_key(id), job_key(id))
     redis.call('ZADD', queue, as_score(last_us / 1000), id)
     redis.call('ZREM', dead, id)
     redis.call('HDEL', letters, id)
-    redis.call('DEL', tries_key(id), result_key(id))
-    redis.call('ZREM', 'arq:abort', id) -- it was meant for the job that died
+    redis.call('DEL', attempts_key(id), result_key(id))
+    redis.call('ZREM', ABORT_KEY, id) -- the request was for the job that died
     replayed = true
   end
 end

@@ -1,9 +1,9 @@
--- Settle claims whose try failed: the jobs come back later. They keep their ordering keys meanwhile.
+-- Settle claims whose attempt failed: the jobs become due again after a delay, and keep their ordering keys meanwhile.
 --
 -- KEYS[1]  queue
--- ARGV     id, token, delay_ms, tally of each claim
+-- ARGV     of each claim: id, token, delay_ms, counts
 --
--- Returns for each claim: 1 settled; 0 not held any more, nothing was changed.
+-- Returns one number a claim: 1 settled; 0 not held any more, nothing was changed.
 -- Safe to repeat: the second time the token is gone and nothing is changed.
 
 local now = now_ms()
@@ -19,5 +19,5 @@ for n, is_held in ipairs(held(1, 4)) do
     answers[n] = 0
   end
 end
-count_all()
+write_counts()
 return answers

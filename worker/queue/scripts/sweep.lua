@@ -1,4 +1,4 @@
--- Let the next job come of each ordering key whose holder is in the queue no more: somebody took it out by hand.
+-- Unpark the next job of each ordering key whose holder has left the queue: a client removed it by hand.
 --
 -- KEYS[1]  queue
 -- ARGV[1]  cursor of HSCAN
@@ -11,7 +11,7 @@ local freed = 0
 for i = 1, #answer[2], 2 do
   local key, holder = answer[2][i], answer[2][i + 1]
   if not redis.call('ZSCORE', queue, holder) then
-    pass_on(key)
+    unpark_next(queue, key)
     freed = freed + 1
   end
 end
