@@ -1,4 +1,4 @@
-"""Cancelling a job: at once while no worker has claimed it, and by asking the workers from then on."""
+"""Cancelling a job: at once while no worker has claimed it, by a request to the workers from then on."""
 
 import json
 from enum import IntEnum
@@ -10,31 +10,31 @@ from producers import keys, wire
 from producers._script import CANCEL, NotSent
 from producers.errors import CANCELLED, RedisRefused, RedisUnavailable
 
-RESULT_MS = 60 * 60 * 1000
-"""How long the result of a job that was cancelled at once is kept: as long as workers keep theirs by default."""
-LONGEST_READ_BYTES = 1024 * 1024
-"""A longer payload is not read for its name."""
+DEFAULT_RESULT_MS = 60 * 60 * 1000
+"""How long the result of a job cancelled at once is kept, until a worker has written how long it keeps its own."""
+MAX_READ_BYTES = 1024 * 1024
+"""How much of a payload is read to find the job's name and producer."""
 
 
 class Answer(IntEnum):
-    """What cancelling a job came to."""
+    """What the cancel script did."""
 
     NOT_QUEUED = 0
-    """It is not in the queue: it has ended, or was never accepted."""
+    """Nothing: the job is not in the queue. It has ended, or was never accepted."""
     CANCELLED = 1
-    """It was in the queue, and no worker had claimed it. Now it is gone."""
+    """It removed the job from the queue: no worker had claimed it."""
     WORKER_ASKED = 2
-    """A worker runs it, and was asked to cancel it."""
+    """It asked the worker that runs the job to cancel it."""
     NEXT_WORKER_ASKED = 3
-    """It is in the queue, but may have its outcome already. The next worker asks the ledger, and cancels it if not."""
+    """The job is in the queue, but may have its outcome already: the next worker cancels it unless the ledger has one."""
 
 
 async def cancel(redis: Redis, queue: str, job_id: str) -> tuple[Answer, bytes | None]:
-    """Cancel a job; what that came to, and the job's result when it has ended already. Safe to repeat.
+    """Cancel a job. Returns what was done, and the job's result if it has ended already. Safe to repeat.
 
     Raises:
-        RedisUnavailable: when Redis did not tell, so that it may have happened.
-        RedisRefused: when it took no writes, so that nothing has happened.
+        RedisUnavailable: Redis did not answer; the job may have been cancelled.
+        RedisRefused: Redis takes no writes; nothing was changed.
     """
     try:
         envelope, now_ms = await _read(redis, job_id)
@@ -42,7 +42,7 @@ async def cancel(redis: Redis, queue: str, job_id: str) -> tuple[Answer, bytes |
         arguments: list[str | bytes | int] = [
             job_id,
             _result(job_id, queue, envelope, now_ms),
-            RESULT_MS,
+            DEFAULT_RESULT_MS,
             keys.control(queue),
             keys.wake(queue),
             keys.results(queue, producer) if producer else "",
@@ -54,9 +54,9 @@ async def cancel(redis: Redis, queue: str, job_id: str) -> tuple[Answer, bytes |
 
 
 async def _read(redis: Redis, job_id: str) -> tuple[wire.Envelope | None, int]:
-    """What the job's payload says, if it can be read, and the time of Redis's clock."""
+    """The job's envelope, if it can be read, and the time of Redis's clock."""
     async with redis.pipeline(transaction=False) as pipeline:
-        pipeline.getrange(keys.job(job_id), 0, LONGEST_READ_BYTES)
+        pipeline.getrange(keys.job(job_id), 0, MAX_READ_BYTES)
         pipeline.time()
         payload, now = await pipeline.execute(raise_on_error=False)
     if isinstance(now, Exception):
@@ -79,7 +79,9 @@ def _result(job_id: str, queue: str, envelope: wire.Envelope | None, now_ms: int
 
 
 def _error(job_id: str, error: RedisError | OSError) -> RedisUnavailable | RedisRefused:
-    told = error.__cause__ if isinstance(error, NotSent) else error
-    if isinstance(told, AuthenticationError | ResponseError):
+    cause = error.__cause__ if isinstance(error, NotSent) else error
+    if isinstance(cause, AuthenticationError | ResponseError):
         return RedisRefused(f"job {job_id}: Redis refused to cancel it: {error}")
-    return RedisUnavailable(f"job {job_id}: Redis did not tell whether it is cancelled: {error}: cancel it again")
+    return RedisUnavailable(
+        f"job {job_id}: Redis did not answer, so it may or may not be cancelled: {error}: cancel it again"
+    )

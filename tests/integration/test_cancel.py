@@ -1,4 +1,4 @@
-"""Is a job that is cancelled cancelled, once and for good, wherever on its way it is; and a done one left alone?"""
+"""Cancelling a job in each of its states: waiting, parked, claimed, committing, ended."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -23,7 +23,7 @@ from producers import (
     keys,
 )
 from producers._redis import connect
-from producers.cancellation import RESULT_MS
+from producers.cancellation import DEFAULT_RESULT_MS
 from producers.keys import PARKED_MS
 from tests.integration.running import BREAK, MEND, burst, run_all, settings_of, user, working
 from tests.waiting import PATIENCE_SECONDS
@@ -34,7 +34,7 @@ QUEUE = keys.DEFAULT_QUEUE
 
 @dataclass
 class Stage:
-    """A producer, a look at Redis and the database, and a worker's settings."""
+    """A producer, direct access to Redis and the database, and a worker's settings."""
 
     producer: Producer
     redis: Redis
@@ -58,8 +58,12 @@ class Stage:
 
     async def keyspace(self) -> set[str]:
         keyspace = {key.decode() for key in await self.redis.keys("*")}
-        # What a worker last claimed is noted for as long as a lease, whatever becomes of the jobs.
-        return {key for key in keyspace if not key.startswith(f"{QUEUE}:claim:")}
+        # A worker's last claim is kept for as long as a lease, whatever happens to its jobs.
+        return {key for key in keyspace if not key.startswith(keys.claim(QUEUE, ""))}
+
+    async def result_ms(self, job: JobHandle[Any]) -> int:
+        """How long the result of a job is still kept."""
+        return int(await self.redis.pttl(keys.result(job.job_id)))
 
     async def status_is(self, job: JobHandle[Any], status: JobStatus) -> None:
         async def reached() -> bool:
@@ -87,7 +91,7 @@ class Stage:
             await connection.close()
 
     async def cancelled(self, job: JobHandle[Any]) -> None:
-        """Wait until a job has ended, as cancelled."""
+        """Wait until a job has ended as cancelled."""
         with pytest.raises(JobCancelled):
             await job.result(PATIENCE_SECONDS)
 
@@ -103,11 +107,11 @@ async def stage(
     await redis.connection_pool.disconnect()
 
 
-# Jobs that nobody has claimed
+# Jobs that no worker has claimed
 
 
 @pytest.mark.parametrize("options", [{}, {"defer_by": 3600.0}, {"ordering_key": "k"}])
-async def test_a_waiting_job_is_gone_at_once_and_never_runs(stage: Stage, options: dict[str, Any]) -> None:
+async def test_a_waiting_job_is_cancelled_at_once_and_never_runs(stage: Stage, options: dict[str, Any]) -> None:
     job = await stage.enqueue(**options)
 
     assert await job.cancel() is JobStatus.CANCELLED
@@ -115,13 +119,50 @@ async def test_a_waiting_job_is_gone_at_once_and_never_runs(stage: Stage, option
     await stage.cancelled(job)
     assert await job.status() is JobStatus.CANCELLED
     assert await stage.keyspace() <= {keys.result(job.job_id), keys.clock(QUEUE)}
-    assert RESULT_MS - 60_000 < await stage.redis.pttl(keys.result(job.job_id)) <= RESULT_MS
     await burst(stage.settings)
     assert await stage.users() == []
     assert await stage.ledger(job) is None
 
 
-async def test_its_result_says_what_it_was_and_no_value(stage: Stage) -> None:
+async def test_the_result_of_a_waiting_job_is_kept_as_long_as_the_workers_keep_theirs(stage: Stage) -> None:
+    before, after = await stage.enqueue("ada"), await stage.enqueue("bob", defer_by=3600)
+    await before.cancel()
+    settings = stage.settings.model_copy(update={"result_ttl_seconds": 7 * 3600})
+    async with working(settings):
+        await stage.eventually(lambda: stage.redis.exists(keys.config(QUEUE)))
+
+    await after.cancel()
+
+    assert await stage.result_ms(before) == pytest.approx(DEFAULT_RESULT_MS, abs=60_000)
+    assert await stage.result_ms(after) == pytest.approx(7 * 3600 * 1000, abs=60_000)
+
+
+@pytest.mark.parametrize(
+    "value", ["", "soon", "0", "-5", "1.5", "1e9", "0x10", "nan", "inf", "9" * 16, "9" * 400, b"\xff\x00"]
+)
+async def test_a_configured_time_that_is_no_positive_number_is_ignored(stage: Stage, value: str | bytes) -> None:
+    await stage.redis.hset(keys.config(QUEUE), "result_ms", value)  # type: ignore[misc, arg-type]
+    job = await stage.enqueue()
+
+    assert await job.cancel() is JobStatus.CANCELLED
+
+    assert await stage.result_ms(job) == pytest.approx(DEFAULT_RESULT_MS, abs=60_000)
+
+
+async def test_a_configuration_of_another_type_stops_neither_clients_nor_workers(stage: Stage) -> None:
+    await stage.redis.set(keys.config(QUEUE), "x")
+    cancelled, done = await stage.enqueue("ada"), await stage.enqueue("bob")
+
+    assert await cancelled.cancel() is JobStatus.CANCELLED
+
+    assert await stage.result_ms(cancelled) == pytest.approx(DEFAULT_RESULT_MS, abs=60_000)
+    async with working(stage.settings):
+        assert (await done.result(PATIENCE_SECONDS)).username == "bob"
+        await stage.eventually(lambda: stage.redis.hlen(keys.workers(QUEUE)))
+    assert await stage.redis.get(keys.config(QUEUE)) == b"x"
+
+
+async def test_the_result_of_a_waiting_job_names_the_job_and_holds_no_value(stage: Stage) -> None:
     job = await stage.enqueue()
 
     await job.cancel()
@@ -132,7 +173,7 @@ async def test_its_result_says_what_it_was_and_no_value(stage: Stage) -> None:
     assert b"example.com" not in (await stage.redis.get(keys.result(job.job_id)) or b"")
 
 
-async def test_it_can_be_cancelled_again_and_enqueued_never(stage: Stage) -> None:
+async def test_a_cancelled_job_can_be_cancelled_again_but_not_enqueued_again(stage: Stage) -> None:
     job = await stage.enqueue(idempotency_key="a")
     await job.cancel()
 
@@ -142,7 +183,7 @@ async def test_it_can_be_cancelled_again_and_enqueued_never(stage: Stage) -> Non
     assert await again.status() is JobStatus.CANCELLED
 
 
-async def test_whoever_waits_for_it_is_told(stage: Stage) -> None:
+async def test_a_producer_that_waits_for_a_cancelled_job_is_notified(stage: Stage) -> None:
     job = await stage.enqueue()
     waiting = asyncio.create_task(job.result())
     channels = await stage.eventually(lambda: stage.redis.pubsub_channels(keys.results(QUEUE, "*")))
@@ -153,14 +194,14 @@ async def test_whoever_waits_for_it_is_told(stage: Stage) -> None:
         async with Producer(stage.settings.redis_url.get_secret_value()) as other:
             assert await other.job(job.job_id, User).cancel() is JobStatus.CANCELLED
 
-        told = await listener.get_message(timeout=PATIENCE_SECONDS)
-    assert told is not None
-    assert told["data"] == job.job_id.encode()
+        message = await listener.get_message(timeout=PATIENCE_SECONDS)
+    assert message is not None
+    assert message["data"] == job.job_id.encode()
     with pytest.raises(JobCancelled):
         await asyncio.wait_for(waiting, PATIENCE_SECONDS)
 
 
-async def test_a_parked_job_leaves_its_key_to_the_others(stage: Stage) -> None:
+async def test_cancelling_a_parked_job_leaves_its_ordering_key_to_the_others(stage: Stage) -> None:
     # Given three jobs of one key, of which one runs and two are parked
     first, second, third = [await stage.enqueue(name, ordering_key="k") for name in ("ada", "bob", "cyd")]
     async with stage.locked("LOCK TABLE users IN ACCESS EXCLUSIVE MODE"), working(stage.settings):
@@ -178,15 +219,15 @@ async def test_a_parked_job_leaves_its_key_to_the_others(stage: Stage) -> None:
     assert not await stage.redis.exists(keys.holders(QUEUE), keys.parked(QUEUE, "k"))
 
 
-async def test_the_next_of_its_key_comes_when_the_one_that_holds_it_is_cancelled(stage: Stage) -> None:
-    # Given a parked job whose turn has come, and that nobody has claimed yet
+async def test_cancelling_the_holder_of_an_ordering_key_unparks_the_next_job(stage: Stage) -> None:
+    # Given a job that was parked, holds its ordering key now, and was not claimed yet
     first, second, third = [await stage.enqueue(name, ordering_key="k") for name in ("ada", "bob", "cyd")]
     async with stage.locked("LOCK TABLE users IN ACCESS EXCLUSIVE MODE"), working(stage.settings):
         await stage.waiting_for_a_lock()
         await stage.eventually(lambda: stage.redis.exists(keys.parked(QUEUE, "k")))
         await first.cancel()
         await stage.cancelled(first)
-    # (the worker stopped; whether it claimed the second before is the timing's)
+    # (whether the stopping worker claimed the second job is a matter of timing)
     await stage.redis.delete(keys.retry(second.job_id))
 
     assert await second.cancel() is JobStatus.CANCELLED
@@ -199,7 +240,7 @@ async def test_the_next_of_its_key_comes_when_the_one_that_holds_it_is_cancelled
     assert await third.status() is JobStatus.DONE
 
 
-async def test_a_payload_that_cannot_be_read_does_not_matter(stage: Stage) -> None:
+async def test_a_job_with_an_unreadable_payload_can_be_cancelled(stage: Stage) -> None:
     await stage.redis.rpush(keys.job("list"), "x")  # type: ignore[misc]
     await stage.redis.set(keys.job("garbage"), b"\x80\x04")
     await stage.redis.zadd(QUEUE, {"list": 1, "garbage": 2, "missing": 3})
@@ -212,10 +253,10 @@ async def test_a_payload_that_cannot_be_read_does_not_matter(stage: Stage) -> No
     assert not await stage.redis.exists(keys.job("list"), keys.job("garbage"))
 
 
-# Jobs that a worker has, or had
+# Jobs that a worker has claimed
 
 
-async def test_a_running_job_is_rolled_back(stage: Stage) -> None:
+async def test_a_running_job_is_rolled_back_when_it_is_cancelled(stage: Stage) -> None:
     job = await stage.enqueue()
     async with stage.locked("LOCK TABLE users IN ACCESS EXCLUSIVE MODE"), working(stage.settings):
         await stage.waiting_for_a_lock()
@@ -226,22 +267,22 @@ async def test_a_running_job_is_rolled_back(stage: Stage) -> None:
     assert await stage.users() == []
     assert await stage.ledger(job) == ("rejected", "cancelled")
     left = {keys.result(job.job_id), keys.clock(QUEUE), keys.health(QUEUE), keys.counters(QUEUE)}
-    assert await stage.keyspace() <= left
+    assert await stage.keyspace() <= left | {keys.config(QUEUE)}
 
 
-async def test_a_worker_that_did_not_hear_of_it_finds_out_when_it_renews(stage: Stage) -> None:
+async def test_a_worker_that_missed_the_request_finds_it_when_it_renews(stage: Stage) -> None:
     job = await stage.enqueue()
     settings = stage.settings.model_copy(update={"lease_seconds": 2.0})
     async with stage.locked("LOCK TABLE users IN ACCESS EXCLUSIVE MODE"), working(settings) as worker:
         await stage.waiting_for_a_lock()
         worker._hear = lambda *_: None  # type: ignore[method-assign]
-        await stage.redis.zadd("arq:abort", {job.job_id: 1})
+        await stage.redis.zadd(keys.ABORT, {job.job_id: 1})
 
         await stage.cancelled(job)
     assert await stage.users() == []
 
 
-async def test_a_job_whose_commit_is_under_way_is_done(stage: Stage) -> None:
+async def test_a_job_whose_commit_has_begun_is_done_although_it_is_cancelled(stage: Stage) -> None:
     # Given a COMMIT that waits
     await stage.sql("CREATE FUNCTION wait() RETURNS trigger LANGUAGE plpgsql AS"
                     " 'BEGIN PERFORM pg_advisory_xact_lock(7); RETURN NULL; END'")  # fmt: skip
@@ -255,15 +296,15 @@ async def test_a_job_whose_commit_is_under_way_is_done(stage: Stage) -> None:
             # When the job is cancelled
             assert await job.cancel() is JobStatus.RUNNING
 
-        # Then it is done, and nothing of the wish is left
+        # Then it is done, and the request is gone
         assert (await job.result(PATIENCE_SECONDS)).username == "ada"
     assert await job.cancel() is JobStatus.DONE
     assert await stage.users() == ["ada"]
-    assert not await stage.redis.exists("arq:abort")
+    assert not await stage.redis.exists(keys.ABORT)
 
 
-async def test_a_job_that_was_claimed_ahead_is_cancelled_before_it_begins(stage: Stage) -> None:
-    # Given a worker with one place, which has claimed a second job
+async def test_a_job_claimed_ahead_is_cancelled_before_it_begins(stage: Stage) -> None:
+    # Given a worker that runs one job at a time and has claimed a second one
     settings = stage.settings.model_copy(update={"concurrency": 1})
     first = await stage.enqueue("ada")
     second = await stage.enqueue("bob")
@@ -280,8 +321,8 @@ async def test_a_job_that_was_claimed_ahead_is_cancelled_before_it_begins(stage:
     assert await stage.ledger(second) == ("rejected", "cancelled")
 
 
-async def test_a_job_that_waits_for_its_next_try_has_none(stage: Stage) -> None:
-    # Given a job whose first try failed, and whose next is far away
+async def test_a_job_that_waits_for_its_next_attempt_is_cancelled_without_it(stage: Stage) -> None:
+    # Given a job whose first attempt failed, and whose next is an hour away
     job = await stage.enqueue()
     await run_all(stage.sql, BREAK)
     async with working(stage.settings):
@@ -298,8 +339,8 @@ async def test_a_job_that_waits_for_its_next_try_has_none(stage: Stage) -> None:
     assert await stage.ledger(job) == ("rejected", "cancelled")
 
 
-async def test_a_job_that_was_given_back_after_its_commit_is_done(stage: Stage) -> None:
-    # Given a job whose effect is there, and which its worker gave back without knowing it
+async def test_a_job_released_after_its_commit_is_done_although_it_is_cancelled(stage: Stage) -> None:
+    # Given a committed job that its worker released without knowing of the commit
     job = await stage.enqueue()
     payload = await stage.redis.get(keys.job(job.job_id))
     await burst(stage.settings)
@@ -308,12 +349,12 @@ async def test_a_job_that_was_given_back_after_its_commit_is_done(stage: Stage) 
     await stage.redis.set(keys.retry(job.job_id), "0")
     await stage.redis.zadd(QUEUE, {job.job_id: 1})
 
-    # When it is cancelled, then it is told what it came to
+    # When it is cancelled, then its result is the outcome in the ledger
     assert await job.cancel() is JobStatus.QUEUED
     await burst(stage.settings)
     assert (await job.result(PATIENCE_SECONDS)).username == "ada"
     assert await stage.ledger(job) == ("done", None)
-    assert not await stage.redis.exists("arq:abort")
+    assert not await stage.redis.exists(keys.ABORT)
 
 
 async def test_a_released_job_counts_as_claimed(stage: Stage) -> None:
@@ -328,10 +369,10 @@ async def test_a_released_job_counts_as_claimed(stage: Stage) -> None:
     await stage.cancelled(job)
 
 
-# Jobs that ended, and servers that do not answer
+# Jobs that have ended, and servers that do not answer
 
 
-async def test_a_job_that_ended_is_left_alone(stage: Stage) -> None:
+async def test_cancelling_an_ended_job_changes_nothing(stage: Stage) -> None:
     done, rejected = await stage.enqueue("ada"), await stage.enqueue("ada")
     await burst(stage.settings)
     before = await stage.redis.mget(keys.result(done.job_id), keys.result(rejected.job_id))
@@ -340,17 +381,17 @@ async def test_a_job_that_ended_is_left_alone(stage: Stage) -> None:
     assert await rejected.cancel() is JobStatus.REJECTED
     assert await stage.producer.job("never-enqueued", Deleted).cancel() is JobStatus.UNKNOWN
     assert await stage.redis.mget(keys.result(done.job_id), keys.result(rejected.job_id)) == before
-    assert not await stage.redis.exists("arq:abort")
+    assert not await stage.redis.exists(keys.ABORT)
 
 
-async def test_redis_that_is_away_is_told_as_such() -> None:
+async def test_cancelling_raises_redis_unavailable_without_redis() -> None:
     async with Producer("redis://127.0.0.1:1") as producer:
         with pytest.raises(RedisUnavailable, match="cancel it again"):
             await producer.job("a", Deleted).cancel()
 
 
-@pytest.mark.parametrize("key", [keys.holders(QUEUE), keys.parked(QUEUE, "k"), "arq:abort"])
-async def test_a_key_of_another_type_is_refused_and_nothing_is_changed(stage: Stage, key: str) -> None:
+@pytest.mark.parametrize("key", [keys.holders(QUEUE), keys.parked(QUEUE, "k"), keys.ABORT])
+async def test_cancelling_is_refused_and_changes_nothing_when_a_key_has_another_type(stage: Stage, key: str) -> None:
     job = await stage.enqueue(ordering_key="k")
     await stage.redis.set(key, "x")
 
@@ -362,8 +403,8 @@ async def test_a_key_of_another_type_is_refused_and_nothing_is_changed(stage: St
     assert await job.status() is JobStatus.QUEUED
 
 
-async def test_a_foreign_list_of_wishes_does_not_stop_the_worker(stage: Stage) -> None:
-    await stage.redis.set("arq:abort", "x")
+async def test_a_worker_runs_jobs_although_the_cancel_set_has_another_type(stage: Stage) -> None:
+    await stage.redis.set(keys.ABORT, "x")
     job = await stage.enqueue(ordering_key="k")
     next_job = await stage.enqueue("bob", ordering_key="k")
 
@@ -372,7 +413,7 @@ async def test_a_foreign_list_of_wishes_does_not_stop_the_worker(stage: Stage) -
     assert [await each.status() for each in (job, next_job)] == [JobStatus.DONE] * 2
 
 
-def test_it_can_be_done_without_async(redis_url: str) -> None:
+def test_a_sync_producer_cancels_a_job(redis_url: str) -> None:
     with SyncProducer(redis_url) as producer:
         job = producer.enqueue(user("ada"))
 

@@ -107,7 +107,9 @@ class EngineWorker(Worker):
         )
         self._leases = Leases(self._queue)
         self._settler = Settler(self._queue, self._redis, self._settled)
-        self._heartbeat = Heartbeat(self.pool, self.queue_name, self.name, self.health_check_key)
+        self._heartbeat = Heartbeat(
+            self.pool, self.queue_name, self.name, self.health_check_key, result_ms=self._queue.result_ms
+        )
         self._lanes = Lanes(
             options.concurrency,
             batch_size=options.batch_size,

@@ -25,13 +25,16 @@ class Heartbeat:
         queue: the queue's name.
         worker: this worker's name.
         health_key: arq's key, shared by the workers of the queue.
+        result_ms: how long the workers keep results; clients that cancel jobs keep theirs as long.
     """
 
-    def __init__(self, redis: Redis, queue: str, worker: str, health_key: str) -> None:
+    def __init__(self, redis: Redis, queue: str, worker: str, health_key: str, *, result_ms: int) -> None:
         self._redis = redis
         self._workers = keys.workers(queue)
         self._worker = worker
         self._health_key = health_key
+        self._config = keys.config(queue)
+        self._result_ms = result_ms
 
     async def beat(self, said: dict[str, Any]) -> None:
         """Say that this worker lives, and what it is about: `running` how many jobs, and more."""
@@ -39,7 +42,12 @@ class Heartbeat:
         async with self._redis.pipeline(transaction=False) as pipeline:
             pipeline.hset(self._workers, self._worker, json.dumps(said))
             pipeline.psetex(self._health_key, round(HEARTBEAT_SECONDS * 3000), as_arq_says_it)
-            await pipeline.execute()
+            pipeline.hset(self._config, "result_ms", str(self._result_ms))
+            *answers, _ = await pipeline.execute(raise_on_error=False)
+        # A foreign client's key of another type under the configuration does not stop the heartbeat.
+        for answer in answers:
+            if isinstance(answer, Exception):
+                raise answer
 
     async def sign_off(self) -> None:
         """Say that this worker is gone. The last one takes the queue's shared sign of life down."""
