@@ -26,7 +26,7 @@ class Answer(IntEnum):
     WORKER_ASKED = 2
     """It asked the worker that runs the job to cancel it."""
     NEXT_WORKER_ASKED = 3
-    """The job is in the queue, but may have its outcome already: the next worker cancels it unless the ledger has one."""
+    """The job may have its outcome already: the next worker cancels it unless the ledger has one."""
 
 
 async def cancel(redis: Redis, queue: str, job_id: str) -> tuple[Answer, bytes | None]:
@@ -82,6 +82,4 @@ def _error(job_id: str, error: RedisError | OSError) -> RedisUnavailable | Redis
     cause = error.__cause__ if isinstance(error, NotSent) else error
     if isinstance(cause, AuthenticationError | ResponseError):
         return RedisRefused(f"job {job_id}: Redis refused to cancel it: {error}")
-    return RedisUnavailable(
-        f"job {job_id}: Redis did not answer, so it may or may not be cancelled: {error}: cancel it again"
-    )
+    return RedisUnavailable(f"job {job_id} may or may not be cancelled ({error}): cancel it again")

@@ -145,8 +145,9 @@ class JobHandle(Generic[ReplyT]):
             DONE, REJECTED, DEAD: it had ended already; nothing was changed.
             UNKNOWN: Redis knows neither the job nor its outcome.
 
-        A job that was cancelled while it waited leaves no trace in the ledger: whoever puts the same id and payload
-        into the queue by hand makes it run. Its id is remembered as cancelled for an hour.
+        A job that was cancelled while it waited leaves no trace in the ledger: a client that puts the same id and
+        payload into the queue by hand makes it run. Its result is kept for as long as the workers keep theirs (an hour
+        if none has run yet).
 
         Raises:
             RedisUnavailable: when Redis did not tell, so that it may have happened.

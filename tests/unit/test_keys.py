@@ -3,6 +3,7 @@
 import inspect
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fakeredis import FakeRedis
@@ -19,6 +20,11 @@ LITERAL_IN_PYTHON = re.compile(r"""["']arq:|\{[a-z_.]*queue[a-z_]*\}:[a-z]|1e15"
 
 def literal_keys(pattern: re.Pattern[str], source: str) -> list[str]:
     return [line.strip() for line in source.splitlines() if pattern.search(line)]
+
+
+def evaluate(script: str, *arguments: str) -> Any:
+    """Run a script after the names that it uses."""
+    return FakeRedis().eval(keys.lua_names(script) + script, 0, *arguments)
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.relative_to(ROOT).as_posix())
@@ -57,14 +63,12 @@ def test_a_key_is_the_same_in_lua_and_in_python(name: str) -> None:
     arguments = [f"an-{parameter}@k" for parameter in inspect.signature(key).parameters]
     call = f"return {name}({', '.join(f'ARGV[{number}]' for number in range(1, len(arguments) + 1))})"
 
-    in_lua = FakeRedis().eval(keys.lua_names(call) + call, 0, *arguments)
-
-    assert in_lua == key(*arguments).encode()
+    assert evaluate(call, *arguments) == key(*arguments).encode()
 
 
 def test_the_constants_are_the_same_in_lua_and_in_python() -> None:
     script = "return {ABORT_KEY, string.format('%.17g', PARKED_MS)}"
 
-    abort, parked_ms = FakeRedis().eval(keys.lua_names(script) + script, 0)
+    abort, parked_ms = evaluate(script)
 
     assert (abort.decode(), float(parked_ms)) == (keys.ABORT, keys.PARKED_MS)
