@@ -161,7 +161,7 @@ def _pages(settings: Settings, worker: EngineWorker) -> list[Callable[[], Awaita
     from worker.observability import http  # noqa: PLC0415
 
     return [
-        lambda: http.answer(
+        lambda: http.serve_endpoints(
             worker,
             database_url=settings.database_url.get_secret_value(),
             redis_url=settings.redis_url.get_secret_value(),

@@ -17,8 +17,7 @@ from worker import demo as worker_demo
 from worker.commands import dead, job, migrate, status, top
 from worker.commands.common import errors, settings_from, stop
 from worker.engine import compatibility
-from worker.observability import check as health_check
-from worker.observability import logs
+from worker.observability import health, logs
 from worker.settings import Settings
 from worker.supervisor import MARGIN_SECONDS, Supervisor
 
@@ -116,7 +115,7 @@ def demo(
 @app.command()
 def check() -> None:
     """Say whether PostgreSQL, Redis and a worker of the queue are there. Ends with 0 when all are."""
-    problems = asyncio.run(health_check.problems(settings_from()))
+    problems = asyncio.run(health.find_problems(settings_from()))
     for problem in problems:
         errors.print(problem, soft_wrap=True)
     if not problems:

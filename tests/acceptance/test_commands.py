@@ -27,7 +27,7 @@ def test_check_is_healthy_only_for_the_queue_that_has_a_worker(place: Place) -> 
 
     assert (here.returncode, here.stdout, here.stderr) == (0, "healthy\n", "")
     assert (elsewhere.returncode, elsewhere.stdout) == (1, "")
-    assert elsewhere.stderr.startswith("worker: none has given a sign of life for the queue elsewhere: ")
+    assert elsewhere.stderr.startswith("worker: no heartbeat for the queue elsewhere: ")
     assert elsewhere.stderr.count("\n") == 1
 
 

@@ -58,8 +58,8 @@ def test_readyz_answers_503_within_three_seconds_when_postgresql_stops_and_200_w
     eventually(lambda: ready(port)[0] == 503)
     assert stopped.seconds() < 3
     status, answer = ready(port)
-    assert (status, answer["ready"], list(answer["trouble"])) == (503, False, ["database"])
-    assert answer["trouble"]["database"].startswith("the database cannot be reached")
+    assert (status, answer["ready"], list(answer["reasons"])) == (503, False, ["database"])
+    assert answer["reasons"]["database"].startswith("the database cannot be reached")
     assert page(port, "/livez")[0] == 200
 
     # And when it is started again, it is ready by itself
@@ -75,7 +75,7 @@ def test_readyz_answers_503_when_redis_stops_and_metrics_keep_what_the_worker_it
 
     eventually(lambda: ready(port)[0] == 503)
     assert stopped.seconds() < 3
-    assert list(ready(port)[1]["trouble"]) == ["redis"]
+    assert list(ready(port)[1]["reasons"]) == ["redis"]
     eventually(lambda: Metrics(port).by("worker_server_up", "server") == {("redis",): 0, ("database",): 1})
     assert Metrics(port).by("worker_queue_jobs") == {}, "an unknown number is missing, not 0"
 
@@ -96,7 +96,7 @@ def test_every_page_answers_in_time_when_redis_hangs(valkey: ValkeyServer, worke
             watch = Stopwatch()
             assert page(port, path)[0] == expected
             assert watch.seconds() < longest
-        assert ready(port)[1]["trouble"]["redis"].startswith("no answer within")
+        assert ready(port)[1]["reasons"]["redis"].startswith("no answer within")
     finally:
         os.kill(valkey.pid, signal.SIGCONT)
     eventually(lambda: ready(port)[0] == 200, hint=worker.output)
@@ -112,7 +112,7 @@ def test_it_lives_and_is_not_ready_before_the_servers_start(port: int) -> None:
         eventually(lambda: page(port, "/livez")[0] == 200, hint=worker.output)
         status, answer = ready(port)
         assert status == 503
-        assert answer["trouble"].keys() == {"worker", "redis", "database"}
+        assert answer["reasons"].keys() == {"worker", "redis", "database"}
         assert worker.stop() == 0
 
 
@@ -131,7 +131,7 @@ async def test_it_is_not_ready_while_it_drains(place: Place, port: int) -> None:
 
         # When the worker is to stop, then it is not ready for as long as the job takes
         worker.process.send_signal(signal.SIGTERM)
-        eventually(lambda: ready(port) == (503, {"ready": False, "trouble": {"worker": "it is stopping"}}))
+        eventually(lambda: ready(port) == (503, {"ready": False, "reasons": {"worker": "it is stopping"}}))
         assert page(port, "/livez")[0] == 200
         await transaction.rollback()
         await holder.close()

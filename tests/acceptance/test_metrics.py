@@ -104,7 +104,7 @@ def test_every_series_is_right_to_the_job_although_a_process_is_killed(place: Pl
         # And what the log tells
         redelivered = [line for line in events(worker, "job_done") if line.get("redelivered")]
         assert found.by("worker_redeliveries_total") == {(): len(redelivered)}
-        tries = found.by("worker_tries_total", "kind", "outcome")
+        tries = found.by("worker_attempts_total", "kind", "outcome")
         assert tries["create_user", "retry"] == BROKEN * (TRIES - 1) == len(events(worker, "job_retried"))
         by_job: Counter[tuple[str]] = Counter()
         for (job, _), count in tries.items():

@@ -230,7 +230,7 @@ def test_sigterm_ends_stock_arq_with_0_and_the_checks_notice(make_place: Callabl
     ours, theirs = run_together(*((check, place.variables) for check in CHECKS))
 
     assert (ours.returncode, theirs.returncode) == (1, 1)
-    assert ours.stderr == "worker: none has given a sign of life for the queue arq:queue: is one running? see its log\n"
+    assert ours.stderr == "worker: no heartbeat for the queue arq:queue: start a worker, or read its log\n"
 
 
 def test_wrong_environment_stops_stock_arq_with_one_line_a_variable() -> None:

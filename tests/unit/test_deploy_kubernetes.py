@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from tests.unit.promql import mistakes, selected
-from worker.observability.http import Pages
+from worker.observability.http import Endpoints
 from worker.settings import Settings, variable
 from worker.supervisor import MARGIN_SECONDS
 
@@ -120,7 +120,7 @@ def test_probes_ask_the_port_that_answers() -> None:
         "liveness": "/livez",  # not /readyz: a server that is away is no reason to kill every worker
         "readiness": "/readyz",
     }
-    assert all(hasattr(Pages, probe["httpGet"]["path"].removeprefix("/")) for probe in probes.values())
+    assert all(hasattr(Endpoints, probe["httpGet"]["path"].removeprefix("/")) for probe in probes.values())
 
 
 def test_metrics_are_scraped_from_the_same_port() -> None:

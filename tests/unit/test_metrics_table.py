@@ -1,4 +1,4 @@
-"""Is what is exposed what the table says, and does docs/operations.md repeat the table?
+"""Metrics: the exposed families match the table, and docs/operations.md repeats the table.
 
 `python tests/unit/test_metrics_table.py` prints the table for that page.
 """
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from prometheus_client.core import Metric
 
-from worker.observability.metrics import TABLE, Families, Seen
+from worker.observability.metrics import TABLE, MetricFamilies, MetricsSnapshot
 from worker.queue.status import Beat, Jobs, WorkerSeen
 from worker.queue.tallies import Histogram, Tallies
 
@@ -25,11 +25,11 @@ def table() -> str:
     lines = ["| metric | kind | labels | meaning |", "| --- | --- | --- | --- |"]
     for name, series in TABLE.items():
         labels = ", ".join(f"`{label}`" for label in series.labels)
-        lines.append(f"| `{name}` | {series.kind} | {labels} | {series.says} |")
+        lines.append(f"| `{name}` | {series.kind} | {labels} | {series.help_text} |")
     return "\n".join(lines) + "\n"
 
 
-def exposed(*, redis_is_there: bool = True) -> dict[str, Metric]:
+def exposed(*, redis_up: bool = True) -> dict[str, Metric]:
     tallies = Tallies(
         tries={("create_user", "done", ""): 2, ("create_user", "retry", "failed"): 1},
         redelivered={"create_user": 1},
@@ -37,19 +37,19 @@ def exposed(*, redis_is_there: bool = True) -> dict[str, Metric]:
         run={"create_user": Histogram((0.5,), [3, 0], 0.3)},
     )
     workers = [WorkerSeen(b"host:1", BEAT, 1.0), WorkerSeen(b"host:2", BEAT, 100.0)]
-    seen = (
-        Seen("q", Jobs(1, 2, 3, 4, 5, 6.5), tallies, workers) if redis_is_there else Seen("q", None, None, workers[:1])
-    )
-    return {family.name: family for family in Families(seen).collect()}
+    snapshot = MetricsSnapshot("q", Jobs(1, 2, 3, 4, 5, 6.5), tallies, workers)
+    if not redis_up:
+        snapshot = MetricsSnapshot("q", None, None, workers[:1])
+    return {family.name: family for family in MetricFamilies(snapshot).collect()}
 
 
-def test_what_is_exposed_is_what_the_table_says() -> None:
+def test_exposed_metrics_match_the_table() -> None:
     found = {
         (f"{name}_total" if family.type == "counter" else name): (family.type, family.documentation)
         for name, family in exposed().items()
     }
 
-    assert found == {name: (series.kind, series.says) for name, series in TABLE.items()}
+    assert found == {name: (series.kind, series.help_text) for name, series in TABLE.items()}
 
 
 def test_every_sample_has_the_labels_of_the_table() -> None:
@@ -61,7 +61,7 @@ def test_every_sample_has_the_labels_of_the_table() -> None:
         assert family.samples
 
 
-def test_buckets_add_up_as_prometheus_has_them() -> None:
+def test_histogram_buckets_are_cumulative() -> None:
     waits = {(s.name, s.labels.get("le")): s.value for s in exposed()["worker_job_wait_seconds"].samples}
 
     assert waits == {
@@ -72,14 +72,14 @@ def test_buckets_add_up_as_prometheus_has_them() -> None:
     }
 
 
-def test_jobs_that_ended_and_tries_that_did_not_end_them() -> None:
+def test_finished_jobs_and_attempts_are_counted_separately() -> None:
     found = exposed()
 
     assert [(s.labels["outcome"], s.value) for s in found["worker_jobs"].samples] == [("done", 2)]
-    assert [(s.labels["outcome"], s.value) for s in found["worker_tries"].samples] == [("done", 2), ("retry", 1)]
+    assert [(s.labels["outcome"], s.value) for s in found["worker_attempts"].samples] == [("done", 2), ("retry", 1)]
 
 
-def test_a_worker_that_is_missing_is_counted_and_says_nothing_of_itself() -> None:
+def test_a_missing_worker_is_counted_but_has_no_metrics_of_its_own() -> None:
     found = exposed()
 
     assert {s.labels["state"]: s.value for s in found["worker_workers"].samples} == {"alive": 1, "missing": 1}
@@ -87,15 +87,15 @@ def test_a_worker_that_is_missing_is_counted_and_says_nothing_of_itself() -> Non
     assert {s.labels["server"]: s.value for s in found["worker_server_up"].samples} == {"redis": 1, "database": 0}
 
 
-def test_what_is_not_known_is_left_out() -> None:
-    found = exposed(redis_is_there=False)
+def test_unknown_metrics_are_left_out() -> None:
+    found = exposed(redis_up=False)
 
     assert "worker_jobs" not in found
     assert "worker_queue_jobs" not in found
     assert found["worker_server_up"].samples
 
 
-def test_the_page_repeats_the_table() -> None:
+def test_the_operations_page_repeats_the_table() -> None:
     found = re.search(r"<!-- metrics: .* -->\n(.*)<!-- /metrics -->", OPERATIONS.read_text(), re.DOTALL)
 
     assert found is not None

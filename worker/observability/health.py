@@ -1,83 +1,147 @@
-"""Whether this worker could take a job now: asked by whoever starts, stops and replaces it."""
+"""Health checks: of this worker and its servers for `/readyz`, and from outside for `worker check`."""
 
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
 
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from producers import keys
+from producers._redis import connect
+from worker.database.connections import Unreachable
+from worker.database.session import create_engine
+from worker.queue.availability import reason as describe_redis_error
+from worker.queue.status import database_trouble as describe_database_error
+from worker.settings import Settings
+
 ANSWER_SECONDS = 1.0
 FRESH_SECONDS = 0.5
+CHECK_SECONDS = 3.0
+"""How long `worker check` waits for each server."""
 
 
 class Probe:
-    """One question to a server, whoever asks: at most one is under way, and its answer serves all for a moment.
+    """One check of a server, shared by all requests: at most one runs, and its result is reused for a moment.
 
     Args:
-        ask: returns when the server answers, and raises when it cannot be used.
-        tell: says why, without any value of a message.
-        clock: seconds, monotonic.
+        check: returns why the server cannot be used, or None. It may take any time.
     """
 
-    def __init__(
-        self,
-        ask: Callable[[], Awaitable[object]],
-        tell: Callable[[Exception], str],
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._ask = ask
-        self._tell = tell
-        self._clock = clock
-        self._asking: asyncio.Task[str | None] | None = None
-        self._since = 0.0
-        self._answer: str | None = None
-        self._answered = float("-inf")
+    def __init__(self, check: Callable[[], Awaitable[str | None]]) -> None:
+        self._check = check
+        self._running: asyncio.Task[None] | None = None
+        self._started = 0.0
+        self._problem: str | None = None
+        self._finished = float("-inf")
 
-    async def trouble(self) -> str | None:
-        """Why the server cannot be used; None when it can. Takes a second at the most, however the server hangs."""
-        if self._clock() - self._answered < FRESH_SECONDS:
-            return self._answer
-        if self._asking is None or self._asking.done():
-            self._since = self._clock()
-            self._asking = asyncio.create_task(self._asked())
-        await asyncio.wait({self._asking}, timeout=ANSWER_SECONDS)
-        if self._asking.done():
-            return self._answer
-        return f"no answer within {max(ANSWER_SECONDS, self._clock() - self._since):.0f} s"
+    async def problem(self) -> str | None:
+        """Why the server cannot be used; None when it can. Takes at most a second, even if the server hangs."""
+        if time.monotonic() - self._finished < FRESH_SECONDS:
+            return self._problem
+        if self._running is None or self._running.done():
+            self._started = time.monotonic()
+            self._running = asyncio.create_task(self._run())
+        await asyncio.wait({self._running}, timeout=ANSWER_SECONDS)
+        if self._running.done():
+            return self._problem
+        return f"no answer within {max(ANSWER_SECONDS, time.monotonic() - self._started):.0f} s"
 
-    async def _asked(self) -> None:
-        try:
-            await self._ask()
-        except Exception as error:  # noqa: BLE001  # whatever it is, it is the answer
-            self._answer = self._tell(error)
-        else:
-            self._answer = None
-        self._answered = self._clock()
+    async def _run(self) -> None:
+        self._problem = await self._check()
+        self._finished = time.monotonic()
 
-    async def end(self) -> None:
-        """Give up a question that is under way."""
-        if self._asking is not None:
-            self._asking.cancel()
-            await asyncio.wait({self._asking}, timeout=ANSWER_SECONDS)
+    async def close(self) -> None:
+        """Cancel a check that is running."""
+        if self._running is not None:
+            self._running.cancel()
+            await asyncio.wait({self._running}, timeout=ANSWER_SECONDS)
 
 
 class Health:
-    """Why a worker takes no jobs, by itself and by asking both servers.
+    """Why a worker takes no jobs: its own reasons and those of both servers.
 
     Args:
-        worker: what it says of itself: why it takes none, by `worker`, `redis` or `database`; empty when it does.
-        probes: the servers to ask, by the same names.
+        worker: the worker's own reasons, keyed by `worker`, `redis` or `database`; empty when it takes jobs.
+        probes: the servers to check, by the same keys.
     """
 
     def __init__(self, worker: Callable[[], Mapping[str, str]], probes: Mapping[str, Probe]) -> None:
         self._worker = worker
         self._probes = probes
 
-    async def trouble(self) -> dict[str, str]:
-        """All reasons; empty when it is ready. Takes a second at the most."""
-        answers = await asyncio.gather(*(probe.trouble() for probe in self._probes.values()))
-        asked = {name: answer for name, answer in zip(self._probes, answers, strict=True) if answer is not None}
-        return {**asked, **self._worker()}
+    async def reasons(self) -> dict[str, str]:
+        """All reasons; empty when the worker is ready. Takes at most a second."""
+        problems = await asyncio.gather(*(probe.problem() for probe in self._probes.values()))
+        found = {name: problem for name, problem in zip(self._probes, problems, strict=True) if problem is not None}
+        return {**found, **self._worker()}
 
-    async def end(self) -> None:
-        """Give up what is under way."""
+    async def close(self) -> None:
+        """Cancel the checks that are running."""
         for probe in self._probes.values():
-            await probe.end()
+            await probe.close()
+
+
+async def database_problem(engine: AsyncEngine) -> str | None:
+    """Why the database cannot be used, or None."""
+    try:
+        await _ping(engine)
+    except Exception as error:  # noqa: BLE001  # any error is the result of the check
+        return describe_database_error(error)
+    return None
+
+
+async def redis_problem(redis: Redis) -> str | None:
+    """Why Redis cannot be used, or None."""
+    try:
+        await redis.ping()
+    except Exception as error:  # noqa: BLE001  # likewise
+        return describe_redis_error(error)
+    return None
+
+
+async def find_problems(settings: Settings) -> list[str]:
+    """Check PostgreSQL, Redis and the workers' heartbeat: one line for each problem. Takes a few seconds at most."""
+    found = await asyncio.gather(_check_database(settings), _check_redis_and_workers(settings))
+    return [problem for problem in found if problem is not None]
+
+
+async def _check_database(settings: Settings) -> str | None:
+    engine = create_engine(settings.database_url.get_secret_value(), pool_size=1, name="worker-check")
+    try:
+        async with asyncio.timeout(CHECK_SECONDS):
+            await _ping(engine)
+    except Exception as error:  # noqa: BLE001  # likewise
+        cause = error.__cause__ if isinstance(error, Unreachable) else error
+        if isinstance(cause, OSError):
+            return f"database: cannot be reached ({type(cause).__name__})"
+        return f"database: {describe_database_error(error)}"
+    finally:
+        await engine.dispose()
+    return None
+
+
+async def _check_redis_and_workers(settings: Settings) -> str | None:
+    try:
+        redis = connect(
+            settings.redis_url.get_secret_value(), queue=settings.queue, answer_timeout_seconds=CHECK_SECONDS
+        )
+    except ValueError as error:
+        return f"redis: REDIS_URL is {error}"
+    try:
+        heartbeat = await redis.get(keys.health(settings.queue))
+    except (RedisError, OSError) as error:
+        return f"redis: {error}"
+    finally:
+        await redis.aclose()
+        await redis.connection_pool.disconnect()
+    if heartbeat is None:
+        return f"worker: no heartbeat for the queue {settings.queue}: start a worker, or read its log"
+    return None
+
+
+async def _ping(engine: AsyncEngine) -> None:
+    async with engine.connect() as connection:
+        await connection.execute(text("SELECT 1"))

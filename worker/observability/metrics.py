@@ -1,7 +1,7 @@
-"""What `/metrics` tells Prometheus, and in which words: one table, which docs/operations.md repeats.
+"""The metrics of `/metrics`, defined in one table that docs/operations.md repeats.
 
-Counts and the state of the queue are the same at every worker of a queue, for they are kept in Redis: take one of them
-(`max by (…)`), never their sum. What is of one worker has its name as a label; it is as old as its last sign of life.
+Counters and the state of the queue come from Redis and are the same at every worker of a queue: aggregate them with
+`max by (…)`, never with a sum. Metrics of one worker have its name as a label and are as old as its last heartbeat.
 """
 
 import math
@@ -19,55 +19,51 @@ from worker.queue.tallies import Histogram, Tallies
 
 T = TypeVar("T")
 Values = Iterable[tuple[tuple[str, ...], T]]
-"""By the labels besides `queue`."""
+"""Label values, without that of `queue`, and the value they have."""
 
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """One metric: its kind, what it says, and its labels besides `queue`."""
+    """One metric: its type, help text, and labels besides `queue`."""
 
     kind: Literal["counter", "gauge", "histogram"]
-    says: str
+    help_text: str
     labels: tuple[str, ...] = ()
 
 
 TABLE: dict[str, Series] = {
-    "worker_jobs_total": Series("counter", "jobs that ended", ("kind", "outcome", "code")),
-    "worker_tries_total": Series(
-        "counter", "tries by what they came to: an outcome, `retry` or `release`", ("kind", "outcome")
+    "worker_jobs_total": Series("counter", "finished jobs", ("kind", "outcome", "code")),
+    "worker_attempts_total": Series(
+        "counter", "attempts by result: an outcome, `retry` or `release`", ("kind", "outcome")
     ),
     "worker_redeliveries_total": Series(
-        "counter", "deliveries that found the outcome in the ledger, and ran nothing", ("kind",)
+        "counter", "deliveries of jobs whose outcome was in the ledger already; the handler did not run", ("kind",)
     ),
-    "worker_job_wait_seconds": Series("histogram", "how long jobs had been due when a try began", ("kind",)),
-    "worker_job_run_seconds": Series("histogram", "how long tries took", ("kind",)),
-    "worker_batch_jobs": Series("histogram", "how many jobs shared a transaction, with `WORKER_BATCH_SIZE` over 1"),
-    "worker_batch_splits_total": Series("counter", "how often a shared transaction was rolled back and split"),
-    "worker_leases_lost_total": Series("counter", "leases that had ended when they were to be renewed"),
-    "worker_queue_jobs": Series("gauge", "jobs by where they are: due, deferred, in_flight, parked, dead", ("state",)),
-    "worker_queue_oldest_due_seconds": Series(
-        "gauge", "for how long the oldest due job has been due; 0 when none is due"
+    "worker_job_wait_seconds": Series(
+        "histogram", "time from when a job was due to the start of an attempt", ("kind",)
     ),
+    "worker_job_run_seconds": Series("histogram", "duration of an attempt", ("kind",)),
+    "worker_batch_jobs": Series("histogram", "jobs that shared a transaction (`WORKER_BATCH_SIZE` above 1)"),
+    "worker_batch_splits_total": Series("counter", "shared transactions that were rolled back and split"),
+    "worker_leases_lost_total": Series("counter", "leases that had expired when they were due for renewal"),
+    "worker_queue_jobs": Series("gauge", "jobs by state: due, deferred, in_flight, parked, dead", ("state",)),
+    "worker_queue_oldest_due_seconds": Series("gauge", "how long the oldest due job has been due; 0 without due jobs"),
     "worker_workers": Series(
-        "gauge", "workers of the queue: alive, or missing since their last sign of life", ("state",)
+        "gauge", "workers of the queue: alive, or missing (their heartbeat is overdue)", ("state",)
     ),
-    "worker_running_jobs": Series("gauge", "jobs that a worker runs", ("worker",)),
+    "worker_running_jobs": Series("gauge", "jobs that the worker is running", ("worker",)),
     "worker_pool_connections": Series("gauge", "connections to PostgreSQL: in_use or idle", ("worker", "state")),
-    "worker_loop_lag_seconds": Series(
-        "gauge", "how late the event loop was, at the worst of the last seconds", ("worker",)
-    ),
-    "worker_server_up": Series(
-        "gauge", "1 when the worker can use the server: redis or database", ("worker", "server")
-    ),
+    "worker_loop_lag_seconds": Series("gauge", "largest recent delay of the event loop", ("worker",)),
+    "worker_server_up": Series("gauge", "1 if the worker can use the server: redis or database", ("worker", "server")),
     "worker_build_info": Series(
-        "gauge", "always 1; what answers is made of this", ("version", "python", "arq", "sqlalchemy")
+        "gauge", "versions in the process that answers; always 1", ("version", "python", "arq", "sqlalchemy")
     ),
 }
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
-    """What the metrics are made of. `jobs` and `tallies` are None while Redis cannot be asked."""
+class MetricsSnapshot:
+    """One observation of a queue. `jobs` and `tallies` are None while Redis is unreachable."""
 
     queue: str
     jobs: Jobs | None
@@ -75,33 +71,33 @@ class Seen:
     workers: Sequence[WorkerSeen]
 
 
-class Families:
-    """The metrics of one look, as prometheus-client collects them."""
+class MetricFamilies:
+    """The metrics of one snapshot, as prometheus-client collects them."""
 
-    def __init__(self, seen: Seen) -> None:
-        self._seen = seen
+    def __init__(self, snapshot: MetricsSnapshot) -> None:
+        self._snapshot = snapshot
 
     def collect(self) -> Iterator[Metric]:
-        """All of them. Those that are not known now are left out, not nought."""
-        if (tallies := self._seen.tallies) is not None:
-            yield from self._of_jobs(tallies)
-        if (jobs := self._seen.jobs) is not None:
+        """All metrics. Unknown ones are left out instead of set to 0."""
+        if (tallies := self._snapshot.tallies) is not None:
+            yield from self._job_metrics(tallies)
+        if (jobs := self._snapshot.jobs) is not None:
             states = ("due", "deferred", "in_flight", "parked", "dead")
             yield self._gauge("worker_queue_jobs", (((state,), getattr(jobs, state)) for state in states))
             yield self._gauge("worker_queue_oldest_due_seconds", [((), jobs.oldest_due_seconds or 0.0)])
-            missing = sum(worker.missing for worker in self._seen.workers)
-            alive = len(self._seen.workers) - missing
+            missing = sum(worker.missing for worker in self._snapshot.workers)
+            alive = len(self._snapshot.workers) - missing
             yield self._gauge("worker_workers", [(("alive",), alive), (("missing",), missing)])
-        yield from self._of_workers()
-        about = (version("userpost-worker"), platform.python_version(), version("arq"), version("sqlalchemy"))
-        yield self._gauge("worker_build_info", [(about, 1)])
+        yield from self._worker_metrics()
+        versions = (version("userpost-worker"), platform.python_version(), version("arq"), version("sqlalchemy"))
+        yield self._gauge("worker_build_info", [(versions, 1)])
 
-    def _of_jobs(self, tallies: Tallies) -> Iterator[Metric]:
+    def _job_metrics(self, tallies: Tallies) -> Iterator[Metric]:
         yield self._counter("worker_jobs_total", tallies.ended.items())
-        tries: dict[tuple[str, ...], int] = {}
+        attempts: dict[tuple[str, ...], int] = {}
         for (job, outcome, _), count in tallies.tries.items():
-            tries[job, outcome] = tries.get((job, outcome), 0) + count
-        yield self._counter("worker_tries_total", tries.items())
+            attempts[job, outcome] = attempts.get((job, outcome), 0) + count
+        yield self._counter("worker_attempts_total", attempts.items())
         yield self._counter(
             "worker_redeliveries_total", (((job,), count) for job, count in tallies.redelivered.items())
         )
@@ -111,8 +107,8 @@ class Families:
         yield self._counter("worker_batch_splits_total", [((), tallies.splits)])
         yield self._counter("worker_leases_lost_total", [((), tallies.leases_lost)])
 
-    def _of_workers(self) -> Iterator[Metric]:
-        beats = [(_name(worker), worker.beat) for worker in self._seen.workers if not worker.missing]
+    def _worker_metrics(self) -> Iterator[Metric]:
+        beats = [(_name(worker), worker.beat) for worker in self._snapshot.workers if not worker.missing]
         yield self._gauge("worker_running_jobs", (((name,), beat.running) for name, beat in beats))
         pools = [((name, "in_use"), beat.pool_in_use) for name, beat in beats]
         pools += [((name, "idle"), beat.pool_idle) for name, beat in beats]
@@ -123,27 +119,27 @@ class Families:
         yield self._gauge("worker_server_up", servers)
 
     def _gauge(self, name: str, values: Values[float | None]) -> Metric:
-        family = GaugeMetricFamily(name, TABLE[name].says, labels=("queue", *TABLE[name].labels))
+        family = GaugeMetricFamily(name, TABLE[name].help_text, labels=("queue", *TABLE[name].labels))
         for labels, value in values:
             if value is not None:
-                family.add_metric((self._seen.queue, *labels), float(value))
+                family.add_metric((self._snapshot.queue, *labels), float(value))
         return family
 
     def _counter(self, name: str, values: Values[int]) -> Metric:
-        family = CounterMetricFamily(name, TABLE[name].says, labels=("queue", *TABLE[name].labels))
+        family = CounterMetricFamily(name, TABLE[name].help_text, labels=("queue", *TABLE[name].labels))
         for labels, value in values:
-            family.add_metric((self._seen.queue, *labels), value)
+            family.add_metric((self._snapshot.queue, *labels), value)
         return family
 
     def _histogram(self, name: str, values: Values[Histogram]) -> Metric:
-        family = HistogramMetricFamily(name, TABLE[name].says, labels=("queue", *TABLE[name].labels))
+        family = HistogramMetricFamily(name, TABLE[name].help_text, labels=("queue", *TABLE[name].labels))
         for labels, histogram in values:
-            passed = 0
+            cumulative = 0
             buckets: list[tuple[str, float]] = []
             for bound, count in zip((*histogram.bounds, math.inf), histogram.counts, strict=True):
-                passed += count
-                buckets.append((floatToGoString(bound), passed))  # type: ignore[no-untyped-call]
-            family.add_metric((self._seen.queue, *labels), buckets, histogram.total)
+                cumulative += count
+                buckets.append((floatToGoString(bound), cumulative))  # type: ignore[no-untyped-call]
+            family.add_metric((self._snapshot.queue, *labels), buckets, histogram.total)
         return family
 
 
