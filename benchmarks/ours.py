@@ -19,12 +19,16 @@ from producers import CreatePost, CreateUser, DeletePost, DeleteUser, Message, P
 from producers._redis import connect
 from producers.keys import DEFAULT_QUEUE
 from worker import app
+from worker.database.session import create_engine, create_sessions
 from worker.engine import executor as execution
-from worker.engine import garbage
 from worker.engine.arq_functions import functions
-from worker.engine.transaction import Claim
-from worker.engine.worker import EngineWorker, Options
+from worker.engine.batch import Batches
+from worker.engine.context import Runtime, put_runtime
+from worker.engine.job_log import JobLog
+from worker.engine.pipeline import Options
+from worker.engine.worker import EngineWorker
 from worker.jobs import REGISTRY
+from worker.model.job import Attempt, ClaimedJob
 from worker.model.outcome import Dead, Done, Rejected
 from worker.observability import logs
 from worker.settings import Settings
@@ -66,23 +70,19 @@ class Counting:
     def __init__(self) -> None:
         self._count = counter()
 
-    async def run(self, claim: Claim) -> Done:  # noqa: ARG002
+    async def run(self, job: ClaimedJob) -> Attempt:
         self._count()
-        return Done("null")
+        return Attempt(job, Done("null"))
 
-    async def settle(self, claim: Claim, outcome: Rejected | Dead) -> Rejected | Dead:  # noqa: ARG002
-        return outcome
+    async def record(self, job: ClaimedJob, outcome: Rejected | Dead) -> Attempt:
+        return Attempt(job, outcome)
 
 
 def noop() -> None:
     """The engine without a database, until SIGTERM."""
     logs.configure("json", "info")
     asyncio.set_event_loop(uvloop.new_event_loop())
-    counting = Counting()
     worker = EngineWorker(
-        effects=lambda _context: counting,
-        ticks=lambda _context: {},
-        database_ready=_ready,
         options=Options(
             concurrency=concurrency(),
             lease_seconds=10,
@@ -94,8 +94,9 @@ def noop() -> None:
         functions=functions(REGISTRY.values(), 30),
         redis_pool=connect(os.environ["REDIS_URL"], queue=DEFAULT_QUEUE),
         queue_name=DEFAULT_QUEUE,
+        on_startup=_start_without_database,
     )
-    garbage.spare_what_stays()
+    app.tune_gc()
     worker.run()
 
 
@@ -105,12 +106,15 @@ def quiet() -> None:
     def nothing(*_: object, **__: object) -> str:
         return ""
 
-    with mock.patch.object(execution, "tally", nothing):
+    with mock.patch.object(execution, "format_counts", nothing):
         app.run(Settings.load(log_level="error"))
 
 
-async def _ready(_context: object) -> None:
-    """There is no database to be away."""
+async def _start_without_database(ctx: dict[Any, Any]) -> None:
+    engine = create_engine("postgresql://localhost/none", pool_size=1)  # opens nothing
+    runner, sessions = Counting(), create_sessions(engine)
+    batches = Batches(runner, sessions, REGISTRY, timeout_seconds=30)
+    put_runtime(ctx, Runtime(engine, sessions, runner, batches, {}, JobLog(REGISTRY)))
 
 
 if __name__ == "__main__":

@@ -26,8 +26,9 @@ from benchmarks.peers.tables import session_scope
 from worker.database.session import create_engine, create_sessions, database_url
 from worker.database.startup import create_tables
 from worker.embedded import PostgresServer
-from worker.engine.transaction import Claim, Transaction
+from worker.engine.transaction import Transaction
 from worker.jobs import REGISTRY
+from worker.model.job import ClaimedJob, Lease
 from worker.model.outcome import Done
 
 PROMISED_RATIO = 1.3
@@ -59,8 +60,8 @@ async def measure(url: str, *, rounds: int = ROUNDS) -> list[tuple[float, float]
 
     async def ours(name: str) -> None:
         fields = {"email": f"{name}@example.com", "username": name, "hashed_password": HASH}
-        outcome = await transaction.run(Claim(name, "create_user", fields, 1))
-        assert isinstance(outcome, Done), outcome
+        attempt = await transaction.run(ClaimedJob(name, "create_user", fields, 1, Lease(b"", b"", b"")))
+        assert isinstance(attempt.result, Done), attempt
 
     usual_engine = create_async_engine(database_url(url), pool_pre_ping=True, pool_size=AT_ONCE, max_overflow=0)
     sessions = async_sessionmaker(usual_engine, expire_on_commit=False)

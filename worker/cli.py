@@ -16,7 +16,6 @@ from worker import app as worker_app
 from worker import demo as worker_demo
 from worker.commands import dead, job, migrate, status, top
 from worker.commands.common import errors, settings_from, stop
-from worker.engine import compatibility
 from worker.observability import health, logs
 from worker.settings import Settings
 from worker.supervisor import MARGIN_SECONDS, Supervisor
@@ -162,15 +161,9 @@ def _run(settings: Settings, *, burst: bool = False) -> None:
         worker_app.run(settings, burst=burst)
     except RedisError as error:
         stop(f"Redis is away: {error}; no job is lost: start the worker again when Redis is back", code=1)
-    except compatibility.Incompatible as error:
-        stop(str(error), code=1)
 
 
 def _supervise(settings: Settings, processes: int, options: list[str], *, once: bool) -> int:
-    try:
-        worker_app.worker_settings(settings)  # what none of the processes could be started with
-    except compatibility.Incompatible as error:
-        stop(str(error), code=1)
     logs.configure(settings.log_format, settings.log_level)
     command = [sys.executable, "-m", "worker", "run", *options]
     stop_seconds = settings.shutdown_grace_seconds + MARGIN_SECONDS

@@ -20,6 +20,7 @@ import structlog
 from pydantic import ValidationError
 from pydantic_core import to_json
 from typer.testing import CliRunner
+from worker.engine.job import Job, read
 
 from producers import Deleted, JobError, JobNotFound, ids, keys, wire
 from producers._redis import connect
@@ -34,8 +35,7 @@ from tests.waiting import PATIENCE_SECONDS
 from worker.cli import app
 from worker.embedded import PostgresServer, ValkeyServer
 from worker.engine.executor import Execution
-from worker.engine.job import Job, read
-from worker.engine.job_log import loggable
+from worker.model.log_context import safe_job_id
 from worker.engine.transaction import Claim
 from worker.jobs import REGISTRY
 from worker.model.outcome import Attempt, Dead, Done, Outcome, Rejected
@@ -154,7 +154,7 @@ async def test_no_payload_breaks_what_reads_it_or_is_told(fuzz: Fuzz, record_pro
             refused(lambda payload=payload: wire.loads(payload), wire.WireError, payload)  # type: ignore[misc]
             without_marker(json.dumps(shape(payload)), payload)
             job = read(claimed(fuzz, payload), remembered_since_ms=0)
-            assert loggable(job.claimed.lease.job_id) is None or MARKER.encode() not in job.claimed.lease.job_id
+            assert safe_job_id(job.claimed.lease.job_id) is None or MARKER.encode() not in job.claimed.lease.job_id
             settled(job, await execution.run(job))
             done += bool(lines and lines[-1]["event"] == "job_done")
             slowest = max(slowest, time.thread_time() - began)

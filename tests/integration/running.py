@@ -3,6 +3,7 @@
 import asyncio
 import os
 import pty
+import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -59,8 +60,8 @@ async def working(settings: Settings) -> AsyncIterator[EngineWorker]:
     try:
         yield worker
     finally:
-        worker._stop_now.set()
-        worker._claimer.stop()
+        worker.handle_sig(signal.SIGTERM)
+        worker.handle_sig(signal.SIGTERM)
         try:
             async with asyncio.timeout(PATIENCE_SECONDS):
                 await running

@@ -15,6 +15,7 @@ import pytest
 from redis.asyncio import Redis
 from sqlalchemy import event, text
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+from worker.engine.job import Job
 
 from producers import CreateUser, JobHandle, JobStatus, Producer, User, keys
 from producers._redis import connect
@@ -37,7 +38,6 @@ from tests.waiting import PATIENCE_SECONDS, Stopwatch, slowdown
 from worker.database.guarded_session import GuardedSession
 from worker.database.session import create_sessions
 from worker.engine.batch import Batches
-from worker.engine.job import Job
 from worker.engine.transaction import Claim, Transaction
 from worker.engine.worker import EngineWorker
 from worker.jobs import REGISTRY, JobType

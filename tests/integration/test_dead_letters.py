@@ -31,7 +31,8 @@ from worker.app import engine_worker
 from worker.cli import app
 from worker.database import ledger
 from worker.queue import dead_letters
-from worker.queue.dead_letters import DeadLetters, Letter, Replayed
+from worker.engine.replay import Replayed, replay
+from worker.queue.dead_letters import DeadLetter, DeadLetters
 from worker.queue.scripts import REPLAY
 from worker.settings import Settings
 from worker.views.escaped import escape
@@ -97,7 +98,7 @@ class Stage:
     async def ids(self, older_than: timedelta = ALWAYS, *, newest_first: bool = False) -> list[bytes]:
         return [letter.job_id for letter in await self.all(older_than, newest_first=newest_first)]
 
-    async def all(self, older_than: timedelta = ALWAYS, *, newest_first: bool = False) -> list[Letter]:
+    async def all(self, older_than: timedelta = ALWAYS, *, newest_first: bool = False) -> list[DeadLetter]:
         pages = self.letters.pages(older_than, newest_first=newest_first)
         return [letter async for page in pages for letter in page]
 
@@ -220,7 +221,7 @@ async def test_a_letter_that_somebody_else_wrote_is_shown_as_far_as_it_goes(stag
     await stage.redis.hset(keys.dead_letters(QUEUE), mapping={"a": b"\xff", "b": '{"tries":"seven"}'})  # type: ignore[misc]
     await stage.redis.hdel(keys.dead_letters(QUEUE), "c")  # type: ignore[misc]
 
-    assert [letter.said.job for letter in await stage.all()] == [None, None, None]
+    assert [letter.record.job for letter in await stage.all()] == [None, None, None]
 
 
 # Show
@@ -310,7 +311,7 @@ async def test_two_replays_at_once_share_the_letters_between_them(stage: Stage) 
     await burst(stage.settings)
     assert sorted(await stage.users()) == ["ada", "bob", "cyd", "dan"]
     assert [outcome for _, outcome in await stage.ledger()] == ["done"] * 4
-    assert await stage.replay(*ids) == [Replayed.NOT_THERE] * 4
+    assert await stage.replay(*ids) == [Replayed.NOT_FOUND] * 4
 
 
 async def test_a_job_that_was_done_meanwhile_has_no_second_effect(stage: Stage) -> None:
@@ -417,7 +418,7 @@ async def test_all_that_the_filters_leave_are_replayed_in_the_order_of_their_dea
     monkeypatch.setattr(dead_letters, "PAGE", 2)
     await stage.poison()
     await stage.dead("ada", "bob", "cyd", "dan", "eve")
-    order = [letter.job_id for letter in await stage.all() if letter.said.code == "failed"]
+    order = [letter.job_id for letter in await stage.all() if letter.record.code == "failed"]
 
     code, out, _ = await command("replay", "--all", "--code", "failed", "--job", "create_user")
 

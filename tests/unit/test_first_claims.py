@@ -2,9 +2,9 @@
 
 import pytest
 from pydantic_core import to_json
+from worker.engine.job import read
 
 from producers import ids
-from worker.engine.job import read
 from worker.queue.queue import Claimed, Lease, PayloadState
 
 PAYLOAD = to_json({"f": "delete_user", "k": {"user_id": 1}, "a": [], "t": None, "et": 1})

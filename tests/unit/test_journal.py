@@ -7,7 +7,7 @@ import pytest
 from tests.unit.written import Written, lines
 from worker.engine.job_log import SLOW_MS, Journal, in_sample
 from worker.engine.transaction import Claim
-from worker.model.causes import causes
+from worker.model.failures import causes
 from worker.model.outcome import Attempt, Dead, Done, Rejected, Release, Retry
 
 HASH = "$2b$12$abcdefghijklmnopqrstuuKbQ8Y7rP5Zc0mD3vXw9sT1nL6eH2jGa"

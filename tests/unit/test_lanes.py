@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from worker.engine.job import Job
 
 from worker.engine import dispatcher as lanes_module
 from worker.engine.dispatcher import AHEAD_SECONDS, BATCHES_AHEAD_SECONDS, LONGEST_CLAIM, Lanes, Pace
-from worker.engine.job import Job
 from worker.engine.transaction import Claim
 from worker.queue.queue import Claimed, Lease, PayloadState
 

@@ -8,10 +8,10 @@ import sys
 from pathlib import Path
 
 from prometheus_client.core import Metric
+from worker.queue.counters import Counters, Histogram
 
 from worker.observability.metrics import TABLE, MetricFamilies, MetricsSnapshot
 from worker.queue.status import Beat, Jobs, WorkerSeen
-from worker.queue.tallies import Histogram, Tallies
 
 OPERATIONS = Path(__file__).parents[2] / "docs" / "operations.md"
 BEAT = Beat(
@@ -30,8 +30,8 @@ def table() -> str:
 
 
 def exposed(*, redis_up: bool = True) -> dict[str, Metric]:
-    tallies = Tallies(
-        tries={("create_user", "done", ""): 2, ("create_user", "retry", "failed"): 1},
+    tallies = Counters(
+        attempts={("create_user", "done", ""): 2, ("create_user", "retry", "failed"): 1},
         redelivered={"create_user": 1},
         wait={"create_user": Histogram((0.5,), [2, 1], 2.0)},
         run={"create_user": Histogram((0.5,), [3, 0], 0.3)},

@@ -1,11 +1,11 @@
 """Do the counts that settlements make and those that are read agree, whatever else is written there?"""
 
 import pytest
+from worker.queue.counters import Counters, Histogram, parse
 
 from worker.engine.transaction import Claim
 from worker.model.outcome import Attempt, Dead, Done, Rejected, Release, Retry
 from worker.queue.counters import BOUNDS_JOBS, BOUNDS_SECONDS, tally
-from worker.queue.tallies import Histogram, Tallies, parse
 
 NAMES = {"create_user"}
 
@@ -96,7 +96,7 @@ def test_what_is_no_count_is_passed_over() -> None:
 
     found = parse(hostile)
 
-    assert (found.tries, found.batches, found.splits, found.leases_lost) == ({}, Tallies().batches, 0, 0)
+    assert (found.tries, found.batches, found.splits, found.leases_lost) == ({}, Counters().batches, 0, 0)
 
 
 def test_what_came_since() -> None:

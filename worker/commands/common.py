@@ -20,7 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from producers._redis import connect
 from worker.database.connections import ConnectionLost, LeftIdle
 from worker.database.session import create_engine
-from worker.queue.availability import reason
+from worker.queue.availability import describe_error
 from worker.queue.status import database_trouble
 from worker.settings import Settings, SettingsError
 
@@ -66,7 +66,7 @@ def with_servers(settings: Settings, act: Callable[[Servers], Coroutine[Any, Any
     try:
         return asyncio.run(run())
     except RedisError as error:
-        stop(f"Redis cannot be used: {reason(error)}", code=1)
+        stop(f"Redis cannot be used: {describe_error(error)}", code=1)
     except (SQLAlchemyError, ConnectionLost, LeftIdle, OSError) as error:
         stop(f"the database cannot be used: {database_trouble(error)}", code=1)
 

@@ -14,7 +14,9 @@ from worker.commands.dead_format import columns, letter_as_json, payload_as_json
 from worker.commands.dead_selection import All, Code, Filters, Ids, Job, OlderThan, Selection, job_id_of
 from worker.commands.progress import progress
 from worker.database.session import create_sessions
-from worker.queue.dead_letters import DeadLetters, Letter, Replayed
+from worker.engine.replay import Replayed
+from worker.engine.replay import replay as replay_letters
+from worker.queue.dead_letters import DeadLetter, DeadLetters
 from worker.views.escaped import escape
 
 MOST_NAMED = 100
@@ -41,8 +43,8 @@ def list_letters(
     settings = settings_from()
     filters = Filters(job, code, older_than)
 
-    async def read(servers: Servers) -> list[Letter]:
-        found: list[Letter] = []
+    async def read(servers: Servers) -> list[DeadLetter]:
+        found: list[DeadLetter] = []
         async for letters in DeadLetters(servers.redis, settings.queue).pages(filters.age, newest_first=True):
             found += filter(filters.leave, letters)
             if len(found) > limit:
@@ -73,7 +75,7 @@ def show(
     settings = settings_from()
     wanted = job_id_of(job_id)
 
-    async def read(servers: Servers) -> tuple[Letter, dict[str, Any] | None] | None:
+    async def read(servers: Servers) -> tuple[DeadLetter, dict[str, Any] | None] | None:
         letters = DeadLetters(servers.redis, settings.queue)
         if (letter := await letters.find(wanted)) is None:
             return None
@@ -112,7 +114,9 @@ def replay(
         report = Report(outcome.name.lower() for outcome in Replayed)
         with progress("replaying") as bar:
             async for page, _ in selection.pages(letters, bar):
-                for job_id, outcome in zip(page, await letters.replay(sessions, page), strict=True):
+                for job_id, outcome in zip(
+                    page, await replay_letters(servers.redis, settings.queue, sessions, page), strict=True
+                ):
                     report.add(job_id, outcome.name.lower(), well=outcome is Replayed.REPLAYED)
         return report
 

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Column
 from rich.text import Text
 
-from worker.queue.dead_letters import Letter, Payload
+from worker.queue.dead_letters import DeadLetter, Payload
 from worker.views.escaped import escape
 from worker.views.payload_summary import shape
 
@@ -16,15 +16,15 @@ LONGEST_SHOWN = 300
 """A longer text is cut on a terminal. No job id is as long."""
 
 
-def letter_as_json(letter: Letter) -> dict[str, Any]:
+def letter_as_json(letter: DeadLetter) -> dict[str, Any]:
     """All that is known of a death."""
-    said = letter.said
+    said = letter.record
     return {
         "id": escape(letter.job_id),
         "job": said.job,
         "code": said.code,
         "detail": said.detail,
-        "tries": said.tries,
+        "tries": said.attempts,
         "enqueued_at": _time(said.enqueued_ms) if said.enqueued_ms else None,
         "died_at": _time(letter.died_ms),
         "worker": said.worker,
@@ -59,7 +59,7 @@ def columns() -> list[Column]:
     ]
 
 
-def row(letter: Letter) -> list[Text]:
+def row(letter: DeadLetter) -> list[Text]:
     """A letter as a row of the table. The id can be pasted into a shell."""
     told = letter_as_json(letter)
     died = "" if told["died_at"] is None else told["died_at"][:19].replace("T", " ")
@@ -67,7 +67,7 @@ def row(letter: Letter) -> list[Text]:
     return [Text("" if value is None else _shown(str(value))) for value in values]
 
 
-def show_letter(letter: Letter, payload: dict[str, Any] | None) -> None:
+def show_letter(letter: DeadLetter, payload: dict[str, Any] | None) -> None:
     """Print one letter and what is told of its payload."""
     console = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
     lines = letter_as_json(letter) | {"id": _pasteable(letter.job_id)}

@@ -9,7 +9,7 @@ import typer
 
 from worker.commands.common import parse_age, stop
 from worker.commands.progress import Bar
-from worker.queue.dead_letters import PAGE, DeadLetters, Letter
+from worker.queue.dead_letters import PAGE_SIZE, DeadLetter, DeadLetters
 from worker.views.escaped import unescape
 
 Ids = Annotated[list[str] | None, typer.Argument(metavar="ID", show_default=False, help="Ids, as `list` shows them.")]
@@ -35,9 +35,9 @@ class Filters:
         """How long ago a job must have died at least."""
         return self.older_than or timedelta(0)
 
-    def leave(self, letter: Letter) -> bool:
+    def leave(self, letter: DeadLetter) -> bool:
         """Whether a letter that is old enough is like that."""
-        return self.job in (None, letter.said.job) and self.code in (None, letter.said.code)
+        return self.job in (None, letter.record.job) and self.code in (None, letter.record.code)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +60,8 @@ class Selection:
         """The ids, as they were given or in the order of the deaths, and until when these were if that matters."""
         if self.job_ids:
             bar.total(len(self.job_ids))
-            for start in range(0, len(self.job_ids), PAGE):
-                page = self.job_ids[start : start + PAGE]
+            for start in range(0, len(self.job_ids), PAGE_SIZE):
+                page = self.job_ids[start : start + PAGE_SIZE]
                 yield page, None
                 bar.advance(len(page))
             return

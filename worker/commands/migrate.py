@@ -16,7 +16,7 @@ from worker.commands.common import AsJson, for_people, print_json, settings_from
 from worker.database.connections import ConnectionLost, LeftIdle, Unreachable
 from worker.database.session import Timeouts, create_engine
 from worker.database.version import HEAD, NotMigrated, explain, schema_status, version_of
-from worker.model.failures import forbidden, waited
+from worker.model.failures import is_lock_timeout, lacks_privilege
 from worker.queue.status import database_trouble
 
 T = TypeVar("T")
@@ -109,9 +109,9 @@ def _on_database(act: Callable[[AsyncEngine], Awaitable[T]], timeouts: Timeouts)
 
 
 def _trouble(error: Exception) -> str:
-    if forbidden(error):
+    if lacks_privilege(error):
         return "the role of DATABASE_URL may not do that, so nothing was changed: use the one that owns the tables"
-    if waited(error):
+    if is_lock_timeout(error):
         return (
             "somebody holds what has to be changed, so nothing was: run it again, best when long transactions are over"
         )

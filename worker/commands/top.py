@@ -13,8 +13,8 @@ from rich.live import Live
 from worker.commands.common import AsJson, Servers, for_people, print_json, settings_from, with_servers
 from worker.commands.status import as_json_of
 from worker.commands.top_view import view
+from worker.queue.counters import Counters
 from worker.queue.status import Status
-from worker.queue.tallies import Tallies
 from worker.views.look import look
 from worker.views.throughput import History, Point
 
@@ -25,8 +25,8 @@ class Look:
 
     found: Status
     point: Point
-    counted: Tallies | None
-    before: Tallies | None
+    counted: Counters | None
+    before: Counters | None
     seconds: float
     """Since the look before."""
 
@@ -37,7 +37,7 @@ class Watch:
     def __init__(self, servers: Servers, queue: str) -> None:
         self._servers = servers
         self._queue = queue
-        self._counted: Tallies | None = None
+        self._counted: Counters | None = None
         self._at_seconds = 0.0
         self.history = History()
 
@@ -101,8 +101,8 @@ def _of(counts: dict[tuple[str, str, str], int], kind: str) -> int:
     return sum(count for (job, _, _), count in counts.items() if job == kind)
 
 
-def _retried(counted: Tallies, kind: str) -> int:
-    return sum(count for (job, ended, _), count in counted.tries.items() if (job, ended) == (kind, "retry"))
+def _retried(counted: Counters, kind: str) -> int:
+    return sum(count for (job, ended, _), count in counted.attempts.items() if (job, ended) == (kind, "retry"))
 
 
 def _a_second(count: int, seconds: float) -> float:

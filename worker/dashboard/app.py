@@ -22,8 +22,8 @@ from worker.dashboard.sessions import Sessions, WrongTries
 from worker.dashboard.templating import FOLDER, Pages
 from worker.dashboard.views import dead, jobs, login, overview, schedule
 from worker.database.session import create_sessions
-from worker.model.causes import causes
-from worker.queue.availability import reason
+from worker.model.failures import causes
+from worker.queue.availability import describe_error
 from worker.queue.inspect import DATABASE_ERRORS
 from worker.queue.status import database_trouble
 
@@ -88,7 +88,7 @@ def _page(path: str, view: View, method: str = "GET", *, for_all: bool = False) 
         except HTTPException:
             raise
         except RedisError as error:
-            return _away(request, "Redis", reason(error))
+            return _away(request, "Redis", describe_error(error))
         except DATABASE_ERRORS as error:
             return _away(request, "PostgreSQL", database_trouble(error))
         except Exception as error:  # noqa: BLE001  # told in the log, by its types and places

@@ -8,7 +8,7 @@ from worker.dashboard.charts import Chart, Value, chart
 from worker.dashboard.context import Backend
 from worker.dashboard.events import Parts
 from worker.dashboard.templating import Pages
-from worker.queue import tallies
+from worker.queue.counters import OUTCOMES
 from worker.queue.status import Status
 from worker.views.formatting import rate, span
 from worker.views.look import look
@@ -68,8 +68,7 @@ class Overview:
         points = list(self._history.points)
         now = points[-1].at_seconds
         throughput = {
-            outcome: (outcome, [_value(now, point, point.rates, outcome) for point in points])
-            for outcome in tallies.ENDS
+            outcome: (outcome, [_value(now, point, point.rates, outcome) for point in points]) for outcome in OUTCOMES
         }
         waits = {
             share: (label, [_value(now, point, point.waits, share) for point in points])

@@ -7,7 +7,7 @@ from typing import Generic, TypeVar
 
 import structlog
 
-from worker.model.causes import causes
+from worker.model.failures import causes
 
 EVERY_SECONDS = 1.0
 MOST_VIEWERS = 100

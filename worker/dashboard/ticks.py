@@ -3,12 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, tzinfo
-from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from worker.database import ledger
-from worker.engine.arq_functions import cron_jobs
+from worker.engine.cron import cron_jobs
 from worker.model.registry import ScheduledJob
 
 
@@ -38,10 +37,6 @@ async def ticks(
 
 def next_ms(job: ScheduledJob, now: datetime) -> float | None:
     """When arq will let a job run next."""
-    (cron_job,) = cron_jobs([job], _never, 1)
+    (cron_job,) = cron_jobs([job])
     cron_job.calculate_next(now)
     return None if cron_job.next_run is None else cron_job.next_run.timestamp() * 1000
-
-
-async def _never(_ctx: dict[Any, Any], _job: ScheduledJob) -> None:
-    raise AssertionError("only asked for its times")

@@ -19,7 +19,7 @@ from worker.database.version import (
     version_of,
 )
 from worker.model.backoff import backoff_seconds
-from worker.model.failures import classify, describe, forbidden
+from worker.model.failures import classify, describe, lacks_privilege
 from worker.model.outcome import Release
 
 log = structlog.get_logger("worker")
@@ -74,7 +74,7 @@ def _reason(error: Exception) -> str:
         return describe(error)
     if isinstance(error, ResourceClosedError):
         return "the connection to the database was lost"  # so SQLAlchemy says it while it gets to know the server
-    if forbidden(error):
+    if lacks_privilege(error):
         return "the role may not read, or not make, what the worker needs (SQLSTATE 42501): see docs/operations.md"
     attempt = classify(error)
     if not isinstance(attempt, Release):

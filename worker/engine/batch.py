@@ -1,15 +1,15 @@
-"""Many jobs of one kind in one session and one transaction: BEGIN, set-based handler, ledger rows, COMMIT.
+"""Many jobs of one type in one transaction: BEGIN, the handler's set-based form, ledger rows, COMMIT.
 
 An optimisation that may always give up: the single form (`Transaction.run`) is the truth. When anything fails, the
 shared transaction is rolled back and the batch is split in halves, down to single jobs in sessions of their own.
 
-Here the ledger rows come last, with their replies: one statement less, and a row that is there already rolls all of it
-back, so that a second delivery has no effect here either.
+Here the ledger rows come last, with their replies. That is one statement less, and a row that exists already rolls
+everything back, so that a second delivery has no effect here either.
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pydantic import ValidationError
@@ -20,35 +20,40 @@ from producers.messages import Message
 from worker.database import ledger
 from worker.database.guarded_session import forbid_commit
 from worker.database.ledger import LedgerEntry
-from worker.engine.executor import Effects
-from worker.engine.transaction import Claim, end_session
+from worker.engine.context import JobRunner
+from worker.engine.transaction import close_session
 from worker.model.failures import classify
-from worker.model.log_context import trying, trying_batch
-from worker.model.outcome import Attempt, Done, Rejected, Release
+from worker.model.job import Attempt, ClaimedJob
+from worker.model.log_context import set_current_batch, set_current_job
+from worker.model.outcome import Done, Rejected, Release
 from worker.model.registry import AnyJobType, BatchHandler, Rejection
 
-# What a dead worker had claimed comes back with one try counted, most of it never begun: so it is done as quickly as
-# the rest. What fails again and again, or takes its workers down, has a session of its own from then on.
-MOST_TRIES = 2
-
-Tell = Callable[[Sequence[tuple[Claim, Attempt]]], None]
+# The claims of a dead worker come back with one attempt counted, and most of them never began: they are batched like
+# the rest. A job that fails again and again, or takes its workers down, then has a session of its own.
+MAX_ATTEMPTS = 2
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Member:
-    """A claim whose message is valid."""
+    """A job of a batch. `message` is None when it is not valid, or its id is in the batch twice: it then runs alone."""
 
-    claim: Claim
-    message: Message[Any]
-    digest: bytes
+    job: ClaimedJob
+    message: Message[Any] | None
+    digest: bytes = b""
+    splits: int = 0
+    """How often a batch was split that it headed."""
 
 
-class Delivered(Exception):
+Part = Sequence[Member]
+"""Members that are to share a transaction; a single one runs alone."""
+
+
+class AlreadyRecorded(Exception):
     """Some jobs of the batch have their outcomes already."""
 
 
-class Away(Exception):
-    """The database cannot be used: what is left of the batch is given back."""
+class DatabaseDown(Exception):
+    """The database cannot be used: the rest of the batch is released."""
 
     def __init__(self, release: Release) -> None:
         super().__init__()
@@ -56,166 +61,163 @@ class Away(Exception):
 
 
 class Batches:
-    """Gives claims of one kind their outcomes together. Shared by all the batches of a worker.
+    """Gives jobs of one type their outcomes together. Shared by all the batches of a worker.
 
     Args:
-        transaction: gives single claims theirs.
-        sessions: where sessions come from; one a batch or a part of one.
-        registry: the kinds of jobs, by name.
-        timeout_seconds: how long one try of a batch may take, COMMIT not included.
+        runner: gives single jobs their outcomes.
+        sessions: where sessions come from; one for each batch or part of one.
+        registry: the job types, by name.
+        timeout_seconds: how long one attempt of a batch may take, COMMIT not included.
     """
 
     def __init__(
         self,
-        transaction: Effects,
+        runner: JobRunner,
         sessions: async_sessionmaker[AsyncSession],
         registry: Mapping[str, AnyJobType],
         *,
         timeout_seconds: float,
     ) -> None:
-        self._transaction = transaction
+        self._runner = runner
         self._sessions = sessions
         self._registry = registry
         self._timeout_seconds = timeout_seconds
 
-    def takes(self, claim: Claim) -> bool:
-        """Whether a claim may share a session: its kind has a set-based form, and it has hardly been tried before."""
-        job = self._registry.get(claim.job)
+    def accepts(self, job: ClaimedJob) -> bool:
+        """Whether a job may share a session: its type has a set-based form, and it has few attempts behind it."""
+        job_type = self._registry.get(job.name)
         return (
-            job is not None and job.set_based is not None and claim.tries <= MOST_TRIES and ids.is_job_id(claim.job_id)
+            job_type is not None
+            and job_type.set_based is not None
+            and job.attempt <= MAX_ATTEMPTS
+            and ids.is_job_id(job.job_id)
         )
 
-    async def run(self, claims: Sequence[Claim], tell: Tell) -> None:
-        """Try claims of one kind once, and tell what each comes to as soon as it is known.
+    async def run(self, jobs: Sequence[ClaimedJob]) -> AsyncGenerator[Sequence[Attempt], None]:
+        """Run one attempt of each of these jobs, all of one type. Yields attempts as soon as they have ended.
 
-        Raises only when it is cancelled; those that nothing was told of have then left no trace.
+        Raises only when it is cancelled; jobs whose attempts were not yielded have then left no trace.
         """
-        left = {id(claim): claim for claim in claims}
-
-        def told(attempts: Sequence[tuple[Claim, Attempt]]) -> None:
-            for claim, _ in attempts:
-                del left[id(claim)]
-            tell(attempts)
-
-        job = self._registry[claims[0].job]
-        members, alone = _members(job, claims)
+        job_type = self._registry[jobs[0].name]
+        members, alone = _read(job_type, jobs)
+        parts: list[Part] = [*_singly(reversed(alone)), members]  # the last one is next
+        ended: set[ClaimedJob] = set()
         try:
-            if job.set_based is not None and members:
-                await self._together(job.set_based, members, told)
-            else:
-                alone = list(claims)
-            for claim in alone:
-                await self._alone(claim, told)
-        except Away as away:
-            told([(claim, away.release) for claim in left.values()])
+            while parts:
+                part = parts.pop()
+                if len(part) <= 1 or job_type.set_based is None:
+                    for member in part:
+                        attempt = await self._run_alone(member)
+                        ended.add(attempt.job)
+                        yield [attempt]
+                        if isinstance(attempt.result, Release) and attempt.result.outage:
+                            raise DatabaseDown(attempt.result)  # noqa: TRY301  # as from a shared attempt
+                else:
+                    attempts, remaining = await self._run_shared(job_type.set_based, part)
+                    ended.update(attempt.job for attempt in attempts)
+                    if attempts:
+                        yield attempts
+                    parts.extend(reversed(remaining))
+        except DatabaseDown as down:
+            yield [Attempt(job, down.release) for job in jobs if job not in ended]
 
-    async def _together(self, handler: BatchHandler[Any, Any], members: Sequence[Member], tell: Tell) -> None:
-        """Try a batch, or its parts, in the order of its members."""
-        if len(members) == 1:
-            await self._alone(members[0].claim, tell)
-            return
-        parts: list[Sequence[Member]]
-        rolled_back = True
+    async def _run_alone(self, member: Member) -> Attempt:
+        job = member.job
+        set_current_job(job.job_id, job.name, job.attempt)
+        attempt = await self._runner.run(job)
+        return replace(attempt, splits=member.splits) if member.splits else attempt
+
+    async def _run_shared(
+        self, handler: BatchHandler[Any, Any], members: Part
+    ) -> tuple[Sequence[Attempt], Sequence[Part]]:
+        """Run members in one transaction. Returns the attempts that ended, and the parts to run next, in order."""
         try:
-            attempts = await self._attempt(handler, members)
-        except Delivered:
-            known = await self._known(members)
+            results = await self._attempt(handler, members)
+        except AlreadyRecorded:
+            recorded = await self._recorded_ids(members)
             parts = [
-                *_singly(member for member in members if member.claim.job_id in known),
-                [member for member in members if member.claim.job_id not in known],
+                *_singly(member for member in members if member.job.job_id in recorded),
+                [member for member in members if member.job.job_id not in recorded],
             ]
         except TimeoutError:
-            parts = _singly(members)  # whose fault it was only each alone can show, in its own time
-        except Exception as error:  # noqa: BLE001  # every exception is told apart by the table
+            parts = _singly(members)  # which of them took too long is known only when each runs in its own time
+        except Exception as error:  # noqa: BLE001  # every exception is classified
             parts = _halves(members, error)
         else:
-            rolled_back = False
-            answered = zip(members, attempts, strict=True)
-            tell([(member.claim, attempt) for member, attempt in answered if attempt is not None])
-            parts = _singly(member for member, attempt in zip(members, attempts, strict=True) if attempt is None)
-        members[0].claim.splits += rolled_back
-        for part in parts:
-            if part:
-                await self._together(handler, part, tell)
+            both = list(zip(members, results, strict=True))
+            ended = [Attempt(member.job, result, splits=member.splits) for member, result in both if result is not None]
+            return ended, _singly(member for member, result in both if result is None)
+        members[0].splits += 1
+        return [], [part for part in parts if part]
 
-    async def _alone(self, claim: Claim, tell: Tell) -> None:
-        trying(claim.job_id, claim.job, claim.tries)
-        attempt = await self._transaction.run(claim)
-        claim.committing = False  # it has been; the next one is not yet
-        tell([(claim, attempt)])
-        if isinstance(attempt, Release) and attempt.outage:
-            raise Away(attempt)
-
-    async def _attempt(
-        self, handler: BatchHandler[Any, Any], members: Sequence[Member]
-    ) -> list[Done | Rejected | None]:
-        trying_batch(members[0].claim.job, len(members))
+    async def _attempt(self, handler: BatchHandler[Any, Any], members: Part) -> list[Done | Rejected | None]:
+        set_current_batch(members[0].job.name, len(members))
         session = self._sessions()
         try:
             async with asyncio.timeout(self._timeout_seconds):
                 with forbid_commit(session):
                     answers = await handler(session, [member.message for member in members])
-                attempts = [_attempt(answer) for answer in answers]
+                results = [_result(answer) for answer in answers]
                 entries = [
-                    _entry(member, attempt)
-                    for member, attempt in zip(members, attempts, strict=True)
-                    if attempt is not None
+                    _entry(member, result)
+                    for member, result in zip(members, results, strict=True)
+                    if result is not None
                 ]
                 if entries and not await ledger.record_many(session, entries):
-                    raise Delivered
+                    raise AlreadyRecorded
             for member in members:
-                member.claim.committing = True
+                member.job.progress.committing = True
             await session.commit()
-            return attempts
+            return results
         finally:
             for member in members:
-                member.claim.committing = False
-            await end_session(session)
+                member.job.progress.committing = False
+            await close_session(session)
 
-    async def _known(self, members: Sequence[Member]) -> set[str]:
-        """Who has an outcome already; all of them, should nobody be able to tell: each alone finds out."""
-        job_ids = [member.claim.job_id for member in members]
+    async def _recorded_ids(self, members: Part) -> set[str]:
+        """Which members have an outcome already; all of them when that cannot be read: each alone finds out."""
+        job_ids = [member.job.job_id for member in members]
         session = self._sessions()
         try:
             async with asyncio.timeout(self._timeout_seconds):
                 return await ledger.recorded_ids(session, job_ids) or set(job_ids)
-        except Exception as error:  # noqa: BLE001  # every exception is told apart by the table
-            _halves(members, error)  # raises when nothing can be tried
+        except Exception as error:  # noqa: BLE001  # every exception is classified
+            _halves(members, error)  # raises when the database is down
             return set(job_ids)
         finally:
-            await end_session(session)
+            await close_session(session)
 
 
-def _singly(members: Iterable[Member]) -> list[Sequence[Member]]:
+def _singly(members: Iterable[Member]) -> list[Part]:
     return [[member] for member in members]
 
 
-def _halves(members: Sequence[Member], error: Exception) -> list[Sequence[Member]]:
-    """What is tried after an exception, unless it says that nothing can be."""
-    if isinstance(attempt := classify(error), Release):
-        raise Away(attempt) from None
+def _halves(members: Part, error: Exception) -> list[Part]:
+    """The parts to run after an exception, unless it means that nothing can run."""
+    if isinstance(result := classify(error), Release):
+        raise DatabaseDown(result) from None
     half = len(members) // 2
     return [members[:half], members[half:]]
 
 
-def _members(job: AnyJobType, claims: Sequence[Claim]) -> tuple[list[Member], list[Claim]]:
-    """Who can share a session, and who cannot."""
+def _read(job_type: AnyJobType, jobs: Sequence[ClaimedJob]) -> tuple[list[Member], list[Member]]:
+    """The members that can share a transaction, and those that run alone."""
     members: dict[str, Member] = {}
-    alone: list[Claim] = []
-    for claim in claims:
+    alone: list[Member] = []
+    for job in jobs:
         try:
-            message = job.message.model_validate(claim.fields)
+            message = job_type.message.model_validate(job.fields)
         except ValidationError:
-            alone.append(claim)
+            alone.append(Member(job, None))
             continue
-        member = Member(claim, message, wire.digest(claim.job, wire.fields_json(message)))
+        member = Member(job, message, wire.digest(job.name, wire.fields_json(message)))
         # Claimed twice, after Redis has forgotten the first time: the ledger answers the second.
-        if members.setdefault(claim.job_id, member) is not member:
-            alone.append(claim)
+        if members.setdefault(job.job_id, member) is not member:
+            alone.append(member)
     return list(members.values()), alone
 
 
-def _attempt(answer: Any) -> Done | Rejected | None:
+def _result(answer: Any) -> Done | Rejected | None:
     match answer:
         case None:
             return None
@@ -225,10 +227,8 @@ def _attempt(answer: Any) -> Done | Rejected | None:
             return Done(answer.model_dump_json())
 
 
-def _entry(member: Member, attempt: Done | Rejected) -> LedgerEntry:
-    claim = member.claim
-    if isinstance(attempt, Done):
-        return LedgerEntry(claim.job_id, claim.job, "done", reply=attempt.reply, digest=member.digest)
-    return LedgerEntry(
-        claim.job_id, claim.job, "rejected", code=attempt.code, detail=attempt.detail, digest=member.digest
-    )
+def _entry(member: Member, result: Done | Rejected) -> LedgerEntry:
+    job = member.job
+    if isinstance(result, Done):
+        return LedgerEntry(job.job_id, job.name, "done", reply=result.reply, digest=member.digest)
+    return LedgerEntry(job.job_id, job.name, "rejected", code=result.code, detail=result.detail, digest=member.digest)

@@ -1,97 +1,81 @@
-"""Claiming: as long as there is room for jobs, and both servers are there."""
+"""Claim due jobs while there is capacity for them and both servers can be used."""
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
-from redis.exceptions import RedisError
-
-from worker.engine.dispatcher import Lanes
-from worker.engine.job import Job, read
+from worker.engine.context import Runtime
+from worker.engine.dispatcher import Dispatcher
+from worker.engine.signals import Signals
 from worker.model.failures import describe
-from worker.queue.availability import Outage, reason
+from worker.model.job import ClaimedJob
+from worker.queue.availability import REDIS_ERRORS, describe_error
 from worker.queue.leases import Leases
 from worker.queue.queue import Queue
 
 
 class Claimer:
-    """Claims due jobs until it is told to stop; while a server is away it claims none, and asks whether it is back.
+    """Claims due jobs until it is stopped. While a server is down it claims none, and probes whether it is back.
 
     Args:
         queue: where jobs are claimed.
-        lanes: what runs them.
-        leases: told of each claim.
-        redis: whether Redis is there.
-        database: whether the database is.
-        database_ready: returns when the database answers, and raises while it does not.
-        max_tries: a job on its last try runs by itself.
-        poll_seconds: how often an idle worker looks for the jobs of clients that do not wake it.
+        dispatcher: the next stage.
+        leases: hold each claimed job.
+        runtime: whose database is probed.
+        signals: the state of both servers, and the events that wake and stop the claimer.
+        max_tries: a job on its last try runs alone.
+        poll_seconds: how often an idle worker looks for jobs of clients that do not publish a wake-up.
     """
 
     def __init__(
         self,
         queue: Queue,
-        lanes: Lanes,
+        dispatcher: Dispatcher,
         leases: Leases,
+        runtime: Runtime,
+        signals: Signals,
         *,
-        redis: Outage,
-        database: Outage,
-        database_ready: Callable[[], Awaitable[None]],
         max_tries: int,
         poll_seconds: float,
     ) -> None:
         self._queue = queue
-        self._lanes = lanes
+        self._dispatcher = dispatcher
         self._leases = leases
-        self._redis = redis
-        self._database = database
-        self._database_ready = database_ready
+        self._runtime = runtime
+        self._signals = signals
         self._max_tries = max_tries
         self._poll_seconds = poll_seconds
-        self._changed = asyncio.Event()
-        self.stopping = asyncio.Event()
-        """Set to end it."""
 
-    def wake(self) -> None:
-        """Something may be due, or there is room for more."""
-        self._changed.set()
-
-    def stop(self) -> None:
-        """Claim no more."""
-        self.stopping.set()
-        self._changed.set()
-
-    async def run(self, *, until: Callable[[], Awaitable[bool]] | None = None) -> None:
-        """Claim until stopped, or until this says so of a worker that has nothing to do."""
-        while not self.stopping.is_set():
-            self._changed.clear()
-            if self._redis.lasts or self._database.lasts:
-                await self._wait_out_outages()
-            elif room := self._lanes.room():
-                idle_seconds = await self._claim(room)
-                if idle_seconds and until is not None and not self._lanes and await until():
-                    self.stop()
-                await self._wait(idle_seconds)
+    async def run(self, *, until_empty: Callable[[], Awaitable[bool]] | None = None) -> None:
+        """Claim until stopped; in a burst, until an idle worker finds the queue empty."""
+        wake, stop = self._signals.wake, self._signals.stop
+        while not stop.is_set():
+            wake.clear()
+            if self._signals.redis.is_down or self._signals.database.is_down:
+                await self._wait_for_servers()
+            elif capacity := self._dispatcher.capacity():
+                idle_seconds = await self._claim(capacity)
+                if idle_seconds and until_empty is not None and not self._dispatcher and await until_empty():
+                    stop.set()
+                elif idle_seconds:
+                    await self._wait(idle_seconds)
             else:
-                await self._changed.wait()
+                await wake.wait()
 
     async def _claim(self, count: int) -> float:
-        """Claim, and say how long there is nothing more to be had."""
+        """Claim once. Returns the seconds until there can be more to claim."""
         try:
             claims = await self._queue.claim(count)
-        except (RedisError, OSError) as error:
-            self._redis.met(reason(error))
+        except REDIS_ERRORS as error:
+            self._signals.redis.failed(describe_error(error))
             return 0.0
-        self._redis.over()
-        remembered_since_ms = time.time() * 1000 - self._queue.result_ms
-        jobs: list[Job] = []
-        last_tries: list[Job] = []
-        for claimed in claims.jobs:
-            job = read(claimed, remembered_since_ms=remembered_since_ms)
+        self._signals.redis.recovered()
+        jobs: list[ClaimedJob] = []
+        last_tries: list[ClaimedJob] = []
+        for job in claims.jobs:
             self._leases.hold(job)
-            (last_tries if 1 < self._max_tries <= claimed.tries else jobs).append(job)
-        self._lanes.add(jobs, last_tries)
+            (last_tries if 1 < self._max_tries <= job.attempt else jobs).append(job)
+        self._dispatcher.add(jobs, last_tries)
         if len(claims.jobs) == count:
             return 0.0
         if claims.next_due_ms is None:
@@ -99,23 +83,23 @@ class Claimer:
         return min(self._poll_seconds, claims.next_due_ms / 1000)
 
     async def _wait(self, seconds: float) -> None:
-        if seconds > 0:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(seconds):
-                    await self._changed.wait()
-
-    async def _wait_out_outages(self) -> None:
-        outage = self._redis if self._redis.lasts else self._database
         with suppress(TimeoutError):
-            async with asyncio.timeout(outage.wait_seconds()):
-                await self.stopping.wait()
-        if outage is self._redis:
-            # The true question is whether it takes writes: a ping answers while memory or disk is full.
+            async with asyncio.timeout(seconds):
+                await self._signals.wake.wait()
+
+    async def _wait_for_servers(self) -> None:
+        redis, database = self._signals.redis, self._signals.database
+        server = redis if redis.is_down else database
+        with suppress(TimeoutError):
+            async with asyncio.timeout(server.wait_seconds()):
+                await self._signals.stop.wait()
+        if server is redis:
+            # The question is whether it takes writes: a ping is answered while memory or disk is full.
             await self._claim(1)
             return
         try:
-            await self._database_ready()
+            await self._runtime.ping_database()
         except Exception as error:  # noqa: BLE001  # whatever it is, the database is not back
-            outage.met(describe(error))
+            database.failed(describe(error))
         else:
-            outage.over()
+            database.recovered()

@@ -1,156 +1,146 @@
-"""Where claimed jobs wait and run: so many sessions at once, and a job on its last try by itself.
+"""Give claimed jobs to sessions: a fixed number at once, and a job on its last try alone.
 
-With batches, jobs of one kind that wait together share a session. A batch never waits to fill.
+With batches, jobs of one type that wait together share a session. A batch never waits to fill.
 """
 
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
-from worker.engine.job import Job
+from worker.engine.executor import Executor
+from worker.engine.signals import Signals
+from worker.model.job import ClaimedJob
 
-# As much is claimed ahead as ended within this time: enough to be busy while the next claim is under way, and little
-# enough that a worker which dies keeps few jobs waiting for their leases to end.
+# Jobs are claimed ahead for this long: enough to be busy while the next claim is under way, and few enough that a
+# worker that dies leaves few jobs waiting for their leases to end.
 AHEAD_SECONDS = 0.05
-# A batch is longer under way than a job, and so is the claim of what fills some.
+# A batch takes longer than a job, and so does the claim that fills some.
 BATCHES_AHEAD_SECONDS = 0.15
-LONGEST_CLAIM = 200
-"""In one call: Redis serves nobody else meanwhile, and this worker reads nothing else when the answer comes."""
+MAX_CLAIM = 200
+"""Jobs in one claim: meanwhile Redis serves no other client, and this worker reads nothing else from the answer on."""
 
 
-class Lanes:
-    """The jobs that this worker holds, and the lanes that run them: one session each.
+class Dispatcher:
+    """The jobs that this worker holds, waiting and running.
 
     Args:
-        count: how many lanes there are.
+        executor: the next stage.
+        signals: woken when there is capacity for more jobs.
+        concurrency: how many sessions run at once.
         batch_size: how many jobs may share a session.
-        sharing: the name of what can share a session with a job; None when it needs one of its own.
-        run: tries jobs that share a session, and sees to their settlement.
-        not_begun: told of a job that was stopped before it began.
-        room: called when there is room for more jobs.
     """
 
-    def __init__(
-        self,
-        count: int,
-        *,
-        batch_size: int,
-        sharing: Callable[[Job], str | None],
-        run: Callable[[Sequence[Job]], Coroutine[None, None, None]],
-        not_begun: Callable[[Job], None],
-        room: Callable[[], None],
-    ) -> None:
-        self._count = count
+    def __init__(self, executor: Executor, signals: Signals, *, concurrency: int, batch_size: int) -> None:
+        self._executor = executor
+        self._signals = signals
+        self._concurrency = concurrency
         self._batch_size = batch_size
-        self._sharing = sharing
-        self._run = run
-        self._not_begun = not_begun
-        self._room = room
-        self._waiting: deque[deque[Job]] = deque()
-        """In the order in which they were claimed, those that can share a session together."""
-        self._open: dict[str, deque[Job]] = {}
-        """Those of them that have room for more, by what can share a session."""
-        self._running: dict[asyncio.Task[None], Sequence[Job]] = {}
-        self._last_tries: deque[Job] = deque()
-        """Jobs on their last try. Each runs by itself: if it takes the worker down, it takes no other job along."""
-        self._alone = False
-        """Whether one of them runs."""
+        self._waiting: deque[deque[ClaimedJob]] = deque()
+        """Batches in the order in which they were claimed."""
+        self._open: dict[str, deque[ClaimedJob]] = {}
+        """Those of them that have room for more, by batch key."""
+        self._running: dict[asyncio.Task[None], Sequence[ClaimedJob]] = {}
+        self._last_tries: deque[ClaimedJob] = deque()
+        """Jobs on their last try. Each runs alone: if it takes the worker down, it takes no other job along."""
+        self._running_alone = False
         self._held = 0
-        """How many wait or run, those on their last try not counted before they run."""
+        """How many jobs wait or run, those on their last try not counted before they run."""
         self._ahead_seconds = AHEAD_SECONDS if batch_size == 1 else BATCHES_AHEAD_SECONDS
-        self._pace = Pace()
+        self._throughput = Throughput()
 
     def __len__(self) -> int:
         return self._held + len(self._last_tries)
 
     @property
-    def running(self) -> list[Job]:
-        """The jobs that are tried now."""
+    def running(self) -> list[ClaimedJob]:
+        """The jobs that run now."""
         return [job for jobs in self._running.values() for job in jobs]
 
     @property
     def tasks(self) -> list["asyncio.Task[None]"]:
-        """What tries them."""
+        """The tasks that run them."""
         return list(self._running)
 
-    def room(self) -> int:
-        """How many more jobs are to be claimed now; 0 while there is enough to do."""
-        if self._last_tries or self._alone:
+    def capacity(self) -> int:
+        """How many more jobs to claim now; 0 while there is enough to do."""
+        if self._last_tries or self._running_alone:
             return 0
-        most = max(2 * self._count, round(self._pace.per_second * self._ahead_seconds))
-        room = min(most - self._held, LONGEST_CLAIM)
-        return room if room >= min(max(self._count, most // 4), LONGEST_CLAIM) else 0  # a call for each job is dear
+        target = max(2 * self._concurrency, round(self._throughput.per_second * self._ahead_seconds))
+        capacity = min(target - self._held, MAX_CLAIM)
+        # A call for each job would be expensive.
+        return capacity if capacity >= min(max(self._concurrency, target // 4), MAX_CLAIM) else 0
 
-    def add(self, jobs: Iterable[Job], last_tries: Iterable[Job]) -> None:
-        """Run jobs in their order, as lanes become free."""
+    def add(self, jobs: Iterable[ClaimedJob], last_tries: Iterable[ClaimedJob]) -> None:
+        """Run jobs in their order, as sessions become free."""
         for job in jobs:
             self._held += 1
-            sharing = self._sharing(job) if self._batch_size > 1 else None
-            if sharing is None:
+            key = self._executor.batch_key(job) if self._batch_size > 1 else None
+            if key is None:
                 self._waiting.append(deque([job]))
-            elif batch := self._open.get(sharing):
+            elif batch := self._open.get(key):
                 batch.append(job)
                 if len(batch) == self._batch_size:
-                    del self._open[sharing]
+                    del self._open[key]
             else:
-                self._open[sharing] = deque([job])
-                self._waiting.append(self._open[sharing])
+                self._open[key] = deque([job])
+                self._waiting.append(self._open[key])
         self._last_tries.extend(last_tries)
         self._fill()
 
-    def take_waiting(self) -> list[Job]:
-        """The jobs that have not begun; they are no more run."""
+    def release_waiting(self) -> None:
+        """Release every job that has not begun."""
         waiting = [job for batch in self._waiting for job in batch]
-        last_tries = list(self._last_tries)
         self._held -= len(waiting)
+        for job in [*waiting, *self._last_tries]:
+            self._executor.release(job)
         for jobs in (self._waiting, self._open, self._last_tries):
             jobs.clear()
-        return waiting + last_tries
 
     def _fill(self) -> None:
-        while self._waiting and len(self._running) < self._count and not self._alone:
+        while self._waiting and len(self._running) < self._concurrency and not self._running_alone:
             self._start(self._waiting.popleft())
         if self._last_tries and not self._running:
-            self._alone = True
+            self._running_alone = True
             self._held += 1
             self._start([self._last_tries.popleft()])
 
-    def _start(self, jobs: Sequence[Job]) -> None:
-        if len(self._open) and self._open.get(sharing := jobs[0].claim.job) is jobs:
-            del self._open[sharing]
-        task = asyncio.get_running_loop().create_task(self._run(jobs))
+    def _start(self, jobs: Sequence[ClaimedJob]) -> None:
+        if self._open and self._open.get(key := jobs[0].name) is jobs:
+            del self._open[key]
+        task = asyncio.get_running_loop().create_task(self._executor.run(jobs))
         for job in jobs:
-            job.task, job.lane = task, jobs
+            job.progress.task, job.progress.batch = task, jobs
         self._running[task] = jobs
         task.add_done_callback(self._ended)
 
     def _ended(self, task: "asyncio.Task[None]") -> None:
         jobs = self._running.pop(task)
         self._held -= len(jobs)
-        self._alone = False
-        self._pace.count(len(jobs))
+        assert self._held >= 0  # noqa: S101  # a job is counted once
+        self._running_alone = False
+        self._throughput.count(len(jobs))
         for job in jobs:
-            if not job.started_ms:
-                self._not_begun(job)
+            if not job.progress.started_ms:
+                self._executor.release(job)  # cancelled before it began
         self._fill()
-        if self.room():
-            self._room()
+        if self.capacity():
+            self._signals.wake.set()
 
 
-class Pace:
-    """How many jobs end a second, of late."""
+class Throughput:
+    """How many jobs end each second, measured over a short interval."""
 
     def __init__(self) -> None:
         self.per_second = 0.0
-        self._counted = 0
+        self._count = 0
         self._since = time.monotonic()
 
     def count(self, jobs: int) -> None:
-        """So many have ended."""
-        self._counted += jobs
+        """Count jobs that have ended."""
+        self._count += jobs
         passed = time.monotonic() - self._since
         if passed >= AHEAD_SECONDS:
-            self.per_second = self._counted / passed
-            self._counted = 0
+            self.per_second = self._count / passed
+            self._count = 0
             self._since += passed

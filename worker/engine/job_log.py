@@ -1,87 +1,90 @@
-"""The one line that a job leaves in the log each time it was tried."""
+"""The log line that each attempt of a job leaves."""
 
 import zlib
-from collections.abc import Container
+from collections.abc import Callable, Container
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import structlog
 
-from worker.engine.transaction import Claim
-from worker.model.log_context import told_id, told_name
-from worker.model.outcome import Attempt, Dead, Done, Rejected, Release, Retry
-from worker.model.registry import REGISTRY
+from worker.model.job import Attempt
+from worker.model.log_context import safe_job_id, safe_job_name
+from worker.model.outcome import AttemptResult, Dead, Done, Rejected, Release, Retry, label
 
 SLOW_MS = 1000.0
-"""A try that took as long as this has its line whatever is sampled."""
+"""An attempt that takes this long is logged whatever is sampled."""
 
 
-class Journal:
-    """Writes the lines. Make one when logs are configured: its logger is bound once, not once a line.
+class JobLog:
+    """Writes the lines. Make it when logs are configured: its logger is bound once, not for each line.
 
     Args:
-        names: the jobs that are known here; another name may be anything, and is not written down.
-        success_sample: the part of the jobs whose line is written when they are done in the usual way, from 0 to 1.
-            All other lines always are.
+        known_names: the job types that are known here; any other name may be anything, and is not written.
+        success_sample: the share of jobs, from 0 to 1, whose line is written when the first attempt is done quickly.
+            Every other line is always written.
+        buffer: opens a block whose lines are written at once, at its end.
     """
 
-    def __init__(self, names: Container[str] = REGISTRY, success_sample: float = 1.0) -> None:
+    def __init__(
+        self,
+        known_names: Container[str],
+        success_sample: float = 1.0,
+        buffer: Callable[[], AbstractContextManager[None]] = nullcontext,
+    ) -> None:
         self._log = structlog.get_logger("worker.job").bind()
-        self._names = names
+        self.known_names = known_names
         self._success_sample = success_sample
+        self.buffer = buffer
 
-    def attempt(self, claim: Claim, attempt: Attempt, *, wait_ms: float, run_ms: float) -> None:
-        """Say what one try of a job came to."""
-        sampled = self._success_sample < 1 and _usual(claim, attempt, run_ms)
-        if sampled and not in_sample(claim.job_id, self._success_sample):
+    def write(self, attempt: Attempt, *, wait_ms: float, run_ms: float) -> None:
+        """Write the line of one attempt."""
+        job, result = attempt.job, attempt.result
+        sampled = self._success_sample < 1 and _is_usual(attempt, run_ms)
+        if sampled and not in_sample(job.job_id, self._success_sample):
             return
         line: dict[str, Any] = {
-            "job_id": told_id(claim.job_id),
-            "job": told_name(claim.job, self._names),
-            "try": claim.tries,
+            "job_id": safe_job_id(job.job_id),
+            "job": safe_job_name(job.name, self.known_names),
+            "attempt": job.attempt,
             "wait_ms": round(wait_ms, 1),
             "run_ms": round(run_ms, 1),
         }
-        if claim.redelivered:
+        if attempt.redelivered:
             line["redelivered"] = True
-        if claim.traced is not None:
-            line["trace_id"] = claim.traced[0]
-            line["span_id"] = claim.traced[1]
-        match attempt:
+        if attempt.trace is not None:
+            line["trace_id"], line["span_id"] = attempt.trace
+        if sampled:
+            line["sampled"] = self._success_sample
+        self._write(result, line | {"outcome": label(result)})
+
+    def _write(self, result: AttemptResult, line: dict[str, Any]) -> None:
+        match result:
             case Done():
-                part = {"sampled": self._success_sample} if sampled else {}
-                self._log.info("job_done", **line, outcome="done", **part)
+                self._log.info("job_done", **line)
             case Rejected(code, detail):
-                self._log.info("job_rejected", **line, outcome="rejected", code=code, detail=detail)
+                self._log.info("job_rejected", **line, code=code, detail=detail)
             case Dead(code, detail, causes):
                 error = {"error": causes} if causes else {}
-                self._log.error("job_dead", **line, outcome="dead", code=code, detail=detail, **error)
+                self._log.error("job_dead", **line, code=code, detail=detail, **error)
             case Retry(code, detail, causes):
                 error = {"error": causes} if causes else {}
-                self._log.warning("job_retried", **line, outcome="retry", code=code, detail=detail, **error)
+                self._log.warning("job_retried", **line, code=code, detail=detail, **error)
             case Release(detail):
-                self._log.warning("job_released", **line, outcome="release", detail=detail)
+                self._log.warning("job_released", **line, detail=detail)
 
 
-def _usual(claim: Claim, attempt: Attempt, run_ms: float) -> bool:
-    """Whether a job was done at its first try, in a short time."""
-    return isinstance(attempt, Done) and claim.tries == 1 and not claim.redelivered and run_ms < SLOW_MS
+def _is_usual(attempt: Attempt, run_ms: float) -> bool:
+    """Whether a job was done at its first attempt, quickly."""
+    first = attempt.job.attempt == 1 and not attempt.redelivered
+    return first and isinstance(attempt.result, Done) and run_ms < SLOW_MS
 
 
-def in_sample(job_id: str, part: float) -> bool:
-    """Whether a job is one of a part of all jobs. Its id alone decides, so every process says the same of it.
+def in_sample(job_id: str, share: float) -> bool:
+    """Whether a job belongs to a share of all jobs. Its id alone decides, so every process decides the same.
 
     >>> in_sample("import-7", 1), in_sample("import-7", 0)
     (True, False)
     >>> sum(in_sample(f"import-{number}", 0.01) for number in range(100_000))
     1003
     """
-    return zlib.crc32(job_id.encode()) < part * 2**32
-
-
-def loggable(job_id: bytes) -> str | None:
-    """The id as logs may hold it: None when it is no job id, for then it may be anything.
-
-    >>> loggable(b"import-7@user:42"), loggable(b"ada@example.com, hunter2"), loggable(b"\\xff")
-    ('import-7@user:42', None, None)
-    """
-    return told_id(job_id.decode("ascii", "replace"))
+    return zlib.crc32(job_id.encode()) < share * 2**32

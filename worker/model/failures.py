@@ -1,21 +1,29 @@
-"""What an exception means for the job that met it: one table, and how the exception is told in few words.
+"""What an exception means for the job whose attempt raised it, and how it is described without its text.
 
-Nothing here repeats an exception's own text: the texts of databases and of handlers hold values.
+Texts of databases and of handlers hold values, so nothing here repeats them. An exception is described by its type, its
+SQLSTATE if it has one, and the place that raised it.
 """
 
-from collections.abc import Iterator
+import sys
+import sysconfig
+from collections.abc import Container, Iterator, Sequence
+from functools import lru_cache
+from itertools import islice
+from pathlib import PurePath
+from traceback import walk_tb
+from types import TracebackType
 
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from worker.model.causes import causes, place
-from worker.model.outcome import Rejected, Release, Retry
+from producers.errors import DeadCode
+from worker.model.outcome import Link, Rejected, Release, Retry
 from worker.model.registry import Rejection
 
-# SQLSTATEs, or their classes (the first two characters), as PostgreSQL's documentation lists them in appendix A.
-# What a request cannot have: an answer.
+# SQLSTATEs, or their classes (the first two characters), as in appendix A of PostgreSQL's documentation.
+# The request cannot be honoured.
 _REJECTED = frozenset({"23505", "23503", "23502", "23514", "23P01", "22"})
-# What is wrong with the server or the way to it, not with the job: given back, not counted.
+# The server or the way to it is at fault, not the job: released, not counted.
 _RELEASED = {
     "08001": "the database cannot be reached",
     "08": "the connection to the database failed",
@@ -25,48 +33,62 @@ _RELEASED = {
     "57P05": "the database ended an idle session",
     "53100": "the database's disk is full",
     "53300": "the database has no connection left",
-    "58": "the database has trouble with its machine",
+    "58": "the database's machine has an I/O error",
     "25006": "the database is read-only",
     "28": "the database refused the log-in",
     "3D000": "the database does not exist",
 }
-# All else is retried and counted: deadlocks (40P01), serialization failures (40001), locks not had in time (55P03),
-# statements ended for their length (57014), transactions left idle (25P03), statements that are wrong (42); and what
-# one job alone may cause, so that it must not come back for ever: no memory (53200), a row that cannot be read (XX).
+# Everything else is retried and counted: deadlocks (40P01), serialization failures (40001), lock timeouts (55P03),
+# statement timeouts (57014), idle transactions (25P03), wrong statements (42); and what a single job can cause, so that
+# it must not come back for ever: out of memory (53200), an unreadable row (XX).
+
+MAX_LINKS = 10
+"""Of all chains of one exception together, those of a group's members included."""
+MORE: Link = {"type": "(more)"}
+"""Stands for the links that are left out."""
+
+_OURS = ("worker/", "producers/")
+_LIBRARIES = tuple({sysconfig.get_path(name) + "/" for name in ("stdlib", "platstdlib", "purelib", "platlib")})
 
 
-def classify(error: Exception) -> Rejected | Retry | Release:
-    """Say what an exception from within a job's transaction means for the job."""
+def classify(error: BaseException) -> Rejected | Retry | Release:
+    """What an exception from within a job's transaction means for the job.
+
+    An outage counts wherever it is in the chain, for a handler may have answered it with an exception of its own. A
+    violation counts only as the exception or its explicit cause: what else is raised while one is handled is a fault.
+    """
     if isinstance(error, Rejection):
         return Rejected(error.code, error.detail)
-    if isinstance(error, PoolTimeoutError):
+    links = list(_walk(error))
+    if any(isinstance(link, PoolTimeoutError) for link in links):
         return Release("no connection of the pool became free in time")
-    if (sqlstate := _sqlstate(error)) is not None:
-        if _listed(sqlstate, _REJECTED):
-            return _rejected(sqlstate, error)
-        if key := _listed(sqlstate, _RELEASED):
-            return Release(f"{_RELEASED[key]} (SQLSTATE {sqlstate})")
-    if isinstance(error, DBAPIError) and error.connection_invalidated:
+    for outage in filter(None, map(_sqlstate, links)):
+        if key := _find(outage, _RELEASED):
+            return Release(f"{_RELEASED[key]} (SQLSTATE {outage})")
+    if any(isinstance(link, DBAPIError) and link.connection_invalidated for link in links):
         return Release("the connection to the database was lost")
-    if isinstance(error, TimeoutError):
-        return Retry("timeout", describe(error), causes(error))
-    return Retry("failed", describe(error), causes(error))
+    explicit = list(_chain(error, contexts=False))
+    state = next(filter(None, map(_sqlstate, explicit)), None)
+    if state is not None and _find(state, _REJECTED):
+        return _rejected(state, explicit)
+    code: DeadCode = "timeout" if isinstance(error, TimeoutError) else "failed"
+    return Retry(code, describe(error), causes(error))
 
 
-def waited(error: BaseException) -> bool:
-    """Whether the exception is that of a wait for somebody else's transaction: no sign that anything is wrong."""
-    return _sqlstate(error) in {"55P03", "57014"}
+def is_lock_timeout(error: BaseException) -> bool:
+    """Whether the exception ended a wait for another transaction: no sign that anything is wrong."""
+    return _first_sqlstate(error) in {"55P03", "57014"}
 
 
-def forbidden(error: BaseException) -> bool:
-    """Whether the exception says that the role lacks a privilege."""
-    return _sqlstate(error) == "42501"
+def lacks_privilege(error: BaseException) -> bool:
+    """Whether the database role lacks a privilege."""
+    return _first_sqlstate(error) == "42501"
 
 
 def describe(error: BaseException) -> str:
-    """Tell an exception by the types of its chain and the place where it was raised, without its texts.
+    """The types of an exception's chain and the place that raised it: what ledgers, results and dead letters hold.
 
-    That is what ledgers, results and dead letters hold. Logs hold more of it: see `worker.model.causes`.
+    Logs hold more of it: see `causes`.
 
     >>> try:
     ...     {}["secret"]
@@ -75,20 +97,113 @@ def describe(error: BaseException) -> str:
     'KeyError'
     """
     names = []
-    for link in _chain(error):
-        sqlstate = getattr(link, "sqlstate", None)
-        names.append(type(link).__name__ + (f"[{sqlstate}]" if isinstance(sqlstate, str) else ""))
+    for link in islice(_chain(error), MAX_LINKS):
+        state = _sqlstate(link)
+        names.append(type(link).__name__ + (f"[{state}]" if state else ""))
     at = place(error.__traceback__).rpartition("/")[2]
     return " from ".join(names) + (f" at {at}" if at else "")
 
 
-def _listed(sqlstate: str, table: "frozenset[str] | dict[str, str]") -> str | None:
-    return next((key for key in (sqlstate, sqlstate[:2]) if key in table), None)
+def causes(error: BaseException) -> list[Link]:
+    """An exception's chain for the log, outermost first, a group's members each with a chain of their own.
+
+    A library's place is given for the outermost exception only. At most `MAX_LINKS` links in all.
+
+    >>> try:
+    ...     {}["secret"]
+    ... except KeyError as error:
+    ...     [link["type"] for link in causes(ExceptionGroup("secret", [error, OSError(error)]))[0]["errors"][0]]
+    ['KeyError']
+    """
+    return _links(error, set())
 
 
-def _rejected(sqlstate: str, error: Exception) -> Rejected:
-    column = _column(error)
-    match sqlstate:
+def place(traceback: TracebackType | None, *, of_libraries: bool = True) -> str:
+    """Where an exception was raised, as in `worker/database/users.py:41 in create_user`; empty when not known.
+
+    The innermost place in this project's code or a handler's. A place in a library means little without the text, so
+    it is given only when there is no other, and only if `of_libraries`.
+    """
+    # No source line is read from a file: that would block the event loop.
+    found, found_is_ours = "", False
+    for frame, number in walk_tb(traceback):
+        file, ours = _file(frame.f_code.co_filename)
+        if ours or not found_is_ours:
+            found, found_is_ours = f"{file}:{number} in {frame.f_code.co_qualname.rpartition('<locals>.')[2]}", ours
+    return found if found_is_ours or of_libraries else ""
+
+
+def _chain(error: BaseException, *, contexts: bool = True) -> Iterator[BaseException]:
+    """An exception and those it came from, as Python itself reports them; SQLAlchemy's `orig` is the driver's own.
+
+    Without `contexts`, an exception that was being handled when the next was raised is not followed.
+    """
+    seen: set[int] = set()
+    link: BaseException | None = error
+    while link is not None and id(link) not in seen:
+        seen.add(id(link))
+        yield link
+        orig = getattr(link, "orig", None)
+        if isinstance(orig, BaseException):
+            link = orig
+        elif link.__cause__ is not None:
+            link = link.__cause__
+        else:
+            link = link.__context__ if contexts and not link.__suppress_context__ else None
+
+
+def _walk(error: BaseException) -> Iterator[BaseException]:
+    """All exceptions of a chain, the members of groups and their chains included."""
+    seen: set[int] = set()
+    waiting = [error]
+    while waiting:
+        for link in _chain(waiting.pop(0)):
+            if id(link) in seen:
+                break
+            seen.add(id(link))
+            yield link
+            if isinstance(link, BaseExceptionGroup):
+                waiting.extend(link.exceptions)
+
+
+def _links(error: BaseException, seen: set[int]) -> list[Link]:
+    links: list[Link] = []
+    for link in _chain(error):
+        if id(link) in seen:
+            break
+        if len(seen) == MAX_LINKS:
+            return [*links, MORE]
+        seen.add(id(link))
+        links.append(_link(link, outermost=not links))
+        if isinstance(link, BaseExceptionGroup):
+            links[-1]["errors"] = _members(link.exceptions, seen)
+    return links
+
+
+def _members(errors: Sequence[BaseException], seen: set[int]) -> list[list[Link]]:
+    chains: list[list[Link]] = []
+    for error in errors:
+        if len(seen) == MAX_LINKS:
+            return [*chains, [MORE]]
+        chains.append(_links(error, seen))
+    return [chain for chain in chains if chain]
+
+
+def _link(error: BaseException, *, outermost: bool) -> Link:
+    kind, state = type(error), _sqlstate(error)
+    link: Link = {
+        "type": kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+    }
+    if state is not None:
+        link["sqlstate"] = state
+    if at := place(error.__traceback__, of_libraries=outermost):
+        link["at"] = at
+    return link
+
+
+def _rejected(state: str, links: Sequence[BaseException]) -> Rejected:
+    column = _column(links)
+    match state:
         case "23505" | "23P01":
             return Rejected("conflict", f"{column or 'a unique value'} is already taken")
         case "23503":
@@ -97,9 +212,9 @@ def _rejected(sqlstate: str, error: Exception) -> Rejected:
             return Rejected("invalid", f"{column or 'a value'} is not one that the database takes")
 
 
-def _column(error: BaseException) -> str | None:
-    """The column that a violated constraint is named after (the naming convention of the tables), if any."""
-    for link in _chain(error):
+def _column(links: Sequence[BaseException]) -> str | None:
+    """The column that a violated constraint is named after (the tables' naming convention), if any."""
+    for link in links:
         constraint, table = getattr(link, "constraint_name", None), getattr(link, "table_name", None)
         if isinstance(constraint, str) and isinstance(table, str):
             _, found, column = constraint.partition(f"_{table}_")
@@ -108,16 +223,28 @@ def _column(error: BaseException) -> str | None:
 
 
 def _sqlstate(error: BaseException) -> str | None:
-    states = (getattr(link, "sqlstate", None) for link in _chain(error))
-    return next((state for state in states if isinstance(state, str)), None)
+    state = getattr(error, "sqlstate", None)
+    return state if isinstance(state, str) else None
 
 
-def _chain(error: BaseException) -> Iterator[BaseException]:
-    """The exception and what caused it; SQLAlchemy's wrapper has asyncpg's own as its `orig`."""
-    seen: set[int] = set()
-    link: object = error
-    while isinstance(link, BaseException) and id(link) not in seen and len(seen) < 10:  # noqa: PLR2004  # a bound, not a number
-        seen.add(id(link))
-        yield link
-        orig = getattr(link, "orig", None)
-        link = orig if isinstance(orig, BaseException) else link.__cause__
+def _first_sqlstate(error: BaseException) -> str | None:
+    return next((state for link in _walk(error) if (state := _sqlstate(link)) is not None), None)
+
+
+def _find(state: str, table: Container[str]) -> str | None:
+    return next((key for key in (state, state[:2]) if key in table), None)
+
+
+@lru_cache(maxsize=1024)
+def _file(name: str) -> tuple[str, bool]:
+    """A file's path below the folder that it was imported from, and whether it is not a library's.
+
+    >>> _file("asyncpg/protocol/protocol.pyx")
+    ('asyncpg/protocol/protocol.pyx', False)
+    """
+    if not name.startswith("/"):  # compiled, frozen, or never a file
+        return name, False
+    folders = [folder.rstrip("/") + "/" for folder in sys.path if folder]
+    folder = max((folder for folder in folders if name.startswith(folder)), key=len, default="")
+    path = name.removeprefix(folder) if folder else "/".join(PurePath(name).parts[-2:])
+    return path, path.startswith(_OURS) or not name.startswith(_LIBRARIES)

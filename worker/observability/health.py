@@ -13,7 +13,7 @@ from producers import keys
 from producers._redis import connect
 from worker.database.connections import Unreachable
 from worker.database.session import create_engine
-from worker.queue.availability import reason as describe_redis_error
+from worker.queue.availability import describe_error as describe_redis_error
 from worker.queue.status import database_trouble as describe_database_error
 from worker.settings import Settings
 

@@ -26,7 +26,7 @@ from worker.engine.worker import EngineWorker
 from worker.observability import health
 from worker.observability.health import Health, Probe
 from worker.observability.metrics import MetricFamilies, MetricsSnapshot
-from worker.queue import tallies
+from worker.queue.counters import read_counters
 from worker.queue.status import Beat, WorkerSeen, queue_status
 
 log = structlog.get_logger("worker.http")
@@ -80,7 +80,7 @@ class Endpoints:
         own = WorkerSeen(name.encode(), beat, 0.0)
         try:
             async with asyncio.timeout(METRICS_SECONDS):
-                counters = await tallies.read(self._redis, self._queue)
+                counters = await read_counters(self._redis, self._queue)
                 _, jobs, workers = await queue_status(self._redis, self._queue)
         except (RedisError, OSError, TimeoutError):  # `worker_server_up` reports it
             return MetricsSnapshot(self._queue, None, None, [own])
@@ -94,7 +94,7 @@ async def serve_endpoints(worker: EngineWorker, *, database_url: str, redis_url:
     redis = connect(redis_url, queue=worker.queue_name, answer_timeout_seconds=health.ANSWER_SECONDS)
     engine = create_engine(database_url, pool_size=1, name="worker-health")
     checks = Health(
-        worker.trouble,
+        worker.not_ready,
         {
             "redis": Probe(lambda: health.redis_problem(redis)),
             "database": Probe(lambda: health.database_problem(engine)),

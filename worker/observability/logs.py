@@ -15,7 +15,7 @@ import structlog
 
 from producers import ids
 from worker.model import log_context
-from worker.model.causes import causes
+from worker.model.failures import causes
 from worker.observability.console import console_renderer
 from worker.observability.log_values import as_json
 
@@ -114,7 +114,7 @@ def _message(record: logging.LogRecord) -> str:
 def _complete(event: MutableMapping[str, Any], level: str) -> Mapping[str, Any]:
     """Add the current job, exception, level and time. structlog's own processors would take three times as long."""
     if "job_id" not in event:
-        event = log_context.fields() | structlog.contextvars.get_contextvars() | dict(event)
+        event = log_context.current_fields() | structlog.contextvars.get_contextvars() | dict(event)
     if "exc_info" in event or "exception" in event:
         _replace_exception(event)
     event["level"] = level

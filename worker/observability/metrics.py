@@ -14,8 +14,8 @@ from typing import Literal, TypeVar
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.utils import floatToGoString
 
+from worker.queue.counters import Counters, Histogram
 from worker.queue.status import Jobs, WorkerSeen
-from worker.queue.tallies import Histogram, Tallies
 
 T = TypeVar("T")
 Values = Iterable[tuple[tuple[str, ...], T]]
@@ -67,7 +67,7 @@ class MetricsSnapshot:
 
     queue: str
     jobs: Jobs | None
-    tallies: Tallies | None
+    tallies: Counters | None
     workers: Sequence[WorkerSeen]
 
 
@@ -92,10 +92,10 @@ class MetricFamilies:
         versions = (version("userpost-worker"), platform.python_version(), version("arq"), version("sqlalchemy"))
         yield self._gauge("worker_build_info", [(versions, 1)])
 
-    def _job_metrics(self, tallies: Tallies) -> Iterator[Metric]:
+    def _job_metrics(self, tallies: Counters) -> Iterator[Metric]:
         yield self._counter("worker_jobs_total", tallies.ended.items())
         attempts: dict[tuple[str, ...], int] = {}
-        for (job, outcome, _), count in tallies.tries.items():
+        for (job, outcome, _), count in tallies.attempts.items():
             attempts[job, outcome] = attempts.get((job, outcome), 0) + count
         yield self._counter("worker_attempts_total", attempts.items())
         yield self._counter(

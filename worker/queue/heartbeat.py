@@ -1,24 +1,24 @@
-"""The sign of life that a worker gives in Redis, for people, for `worker status` and for arq's own health check."""
+"""The heartbeat that each worker writes to Redis: for people, for `worker status` and for arq's own health check."""
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
 from redis.asyncio import Redis
 
 from producers import keys
-from worker.engine.job import Job
-from worker.engine.job_log import loggable
+from worker.model.job import ClaimedJob
+from worker.model.log_context import safe_job_id
 
 HEARTBEAT_SECONDS = 5.0
-MOST_JOBS = 16
-"""So many of the jobs that it runs are named, those that have run for longest."""
+MAX_JOBS = 16
+"""How many running jobs a heartbeat names, longest-running first."""
 
 
 class Heartbeat:
-    """Writes what one worker is about.
+    """Writes one worker's heartbeats.
 
     Args:
         redis: the client.
@@ -36,12 +36,12 @@ class Heartbeat:
         self._config = keys.config(queue)
         self._result_ms = result_ms
 
-    async def beat(self, said: dict[str, Any]) -> None:
-        """Say that this worker lives, and what it is about: `running` how many jobs, and more."""
-        as_arq_says_it = f"{datetime.now():%b-%d %H:%M:%S} j_ongoing={said['running']} worker={self._worker}"  # noqa: DTZ005
+    async def beat(self, state: Mapping[str, Any]) -> None:
+        """Write that this worker is alive, and its state: `running` is how many jobs it runs."""
+        arq_text = f"{datetime.now():%b-%d %H:%M:%S} j_ongoing={state['running']} worker={self._worker}"  # noqa: DTZ005
         async with self._redis.pipeline(transaction=False) as pipeline:
-            pipeline.hset(self._workers, self._worker, json.dumps(said))
-            pipeline.psetex(self._health_key, round(HEARTBEAT_SECONDS * 3000), as_arq_says_it)
+            pipeline.hset(self._workers, self._worker, json.dumps(state))
+            pipeline.psetex(self._health_key, round(HEARTBEAT_SECONDS * 3000), arq_text)
             pipeline.hset(self._config, "result_ms", str(self._result_ms))
             *answers, _ = await pipeline.execute(raise_on_error=False)
         # A foreign client's key of another type under the configuration does not stop the heartbeat.
@@ -49,8 +49,8 @@ class Heartbeat:
             if isinstance(answer, Exception):
                 raise answer
 
-    async def sign_off(self) -> None:
-        """Say that this worker is gone. The last one takes the queue's shared sign of life down."""
+    async def remove(self) -> None:
+        """Remove this worker's heartbeat. The last worker removes the shared health key, too."""
         async with self._redis.pipeline(transaction=True) as pipeline:
             pipeline.hdel(self._workers, self._worker)
             pipeline.hlen(self._workers)
@@ -59,16 +59,16 @@ class Heartbeat:
             await self._redis.delete(self._health_key)
 
 
-def running(jobs: Sequence[Job]) -> list[dict[str, Any]]:
-    """Which of these jobs have run for longest, and for how long."""
+def describe_running(jobs: Iterable[ClaimedJob]) -> list[dict[str, Any]]:
+    """The longest-running of these jobs, as a heartbeat holds them."""
     now_ms = time.time() * 1000
-    longest = sorted(jobs, key=lambda job: job.started_ms or now_ms)[:MOST_JOBS]
+    longest = sorted(jobs, key=lambda job: job.progress.started_ms or now_ms)[:MAX_JOBS]
     return [
         {
-            "id": loggable(job.claimed.lease.job_id),
-            "job": job.claim.job,
-            "try": job.claim.tries,
-            "seconds": round(max(0.0, now_ms - (job.started_ms or now_ms)) / 1000, 3),
+            "id": safe_job_id(job.lease.job_id),
+            "job": job.name,
+            "attempt": job.attempt,
+            "seconds": round(max(0.0, now_ms - (job.progress.started_ms or now_ms)) / 1000, 3),
         }
         for job in longest
     ]

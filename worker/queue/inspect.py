@@ -20,8 +20,7 @@ from producers.errors import JobCancelled, JobDead
 from producers.keys import PARKED_MS
 from worker.database import ledger
 from worker.database.connections import ConnectionLost, LeftIdle, Unreachable
-from worker.queue.dead_letters import DeadLetters, Letter, Payload
-from worker.queue.payloads import payload
+from worker.queue.dead_letters import DeadLetter, DeadLetters, Payload, payload_of
 from worker.queue.status import database_trouble
 
 MAX_RESULT_BYTES = 64 * 1024
@@ -81,7 +80,7 @@ class Story:
     result_ms: int | None
     """How long the result is kept yet."""
     order: Order | None
-    letter: Letter | None
+    letter: DeadLetter | None
     recorded: ledger.LedgerEntry | None
     recorded_at: datetime | None
     ledger_trouble: str | None
@@ -159,7 +158,7 @@ async def _traces(redis: Redis, queue: str, job_id: bytes, max_bytes: int) -> di
     return {
         "now_ms": seconds * 1000 + micros / 1000,
         "score": score,
-        "payload": payload(kind, size, data, max_bytes),
+        "payload": payload_of(kind, size, data, max_bytes),
         "lease_ms": lease_ms if lease_ms is not None and lease_ms >= 0 else None,
         "tries": int(tries) if tries and tries.isdigit() else None,
         "cancelling": abort is not None,

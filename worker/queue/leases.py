@@ -1,37 +1,37 @@
-"""The leases of one worker: renewed until their jobs are settled, and what happens when one is lost."""
+"""The leases of one worker: renewed until their jobs are settled."""
 
 from collections.abc import Iterable
 
 import structlog
 
-from worker.engine.job import Job
-from worker.engine.job_log import loggable
-from worker.queue.queue import Lease, Queue, Renewal
+from worker.model.job import ClaimedJob, Lease
+from worker.model.log_context import safe_job_id
+from worker.queue.queue import Queue, Renewal
 
 log = structlog.get_logger("worker.lease")
 
 
 class Leases:
-    """All that this worker has claimed and not yet settled."""
+    """Every job that this worker has claimed and not yet settled."""
 
     def __init__(self, queue: Queue) -> None:
         self._queue = queue
-        self._jobs: dict[Lease, Job] = {}
+        self._jobs: dict[Lease, ClaimedJob] = {}
 
     def __len__(self) -> int:
         return len(self._jobs)
 
-    def hold(self, job: Job) -> None:
-        """A job was claimed."""
-        self._jobs[job.claimed.lease] = job
+    def hold(self, job: ClaimedJob) -> None:
+        """Renew the job's lease from now on."""
+        self._jobs[job.lease] = job
 
-    def forget(self, lease: Lease) -> None:
-        """A job was settled, or is another worker's."""
+    def drop(self, lease: Lease) -> None:
+        """Renew the lease no more: its job was settled, or another worker has it."""
         self._jobs.pop(lease, None)
 
     async def renew(self) -> None:
         """Renew all leases in one call. A job whose lease was lost is stopped: another worker may have it."""
-        leases = [lease for lease, job in self._jobs.items() if not job.lost]
+        leases = [lease for lease, job in self._jobs.items() if not job.progress.lease_lost]
         if not leases:
             return
         for lease, renewal in zip(leases, await self._queue.renew(leases), strict=True):
@@ -39,29 +39,30 @@ class Leases:
             if job is None or renewal is Renewal.RENEWED:
                 continue
             if renewal is Renewal.LOST:
-                job.lost = True
-                log.warning("lease_lost", job_id=loggable(lease.job_id))
-                interrupt([job])
+                job.progress.lease_lost = True
+                log.warning("lease_lost", job_id=safe_job_id(lease.job_id))
+                cancel_unless_committing([job])
             else:
-                _wish_cancelled(job)
+                _request_cancel(job)
 
     def cancel(self, job_id: bytes) -> None:
-        """Somebody wants a job cancelled, which may be one of these."""
+        """A client requests the cancellation of a job, which may be one of these."""
         for job in list(self._jobs.values()):
-            if job.claimed.lease.job_id == job_id:
-                _wish_cancelled(job)
+            if job.lease.job_id == job_id:
+                _request_cancel(job)
 
 
-def interrupt(jobs: Iterable[Job]) -> None:
-    """Stop jobs that run. A COMMIT is never interrupted: what it comes to is the job's outcome."""
-    for task in {job.task for job in jobs if not any(mate.claim.committing for mate in job.lane)}:
+def cancel_unless_committing(jobs: Iterable[ClaimedJob]) -> None:
+    """Cancel the tasks that run these jobs. A COMMIT is never interrupted: its answer is the job's outcome."""
+    tasks = {job.progress.task for job in jobs if not any(member.progress.committing for member in job.progress.batch)}
+    for task in tasks:
         if task is not None:
             task.cancel()
 
 
-def _wish_cancelled(job: Job) -> None:
-    if not job.cancelled:
-        job.cancelled = True
-        # One that has not begun is cancelled when its turn comes: the ledger has to be told, which takes a session.
-        if job.started_ms:
-            interrupt([job])
+def _request_cancel(job: ClaimedJob) -> None:
+    if not job.progress.cancel_requested:
+        job.progress.cancel_requested = True
+        # A job that has not begun is cancelled when its turn comes: the ledger must record it, which takes a session.
+        if job.progress.started_ms:
+            cancel_unless_committing([job])

@@ -20,7 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from producers import keys
 from worker.model.failures import classify, describe
 from worker.model.outcome import Release
-from worker.queue.availability import reason
+from worker.queue.availability import describe_error
 from worker.queue.heartbeat import HEARTBEAT_SECONDS
 
 TIMEOUT_SECONDS = 3.0
@@ -121,7 +121,7 @@ async def status(redis: Redis, queue: str, engine: AsyncEngine) -> Status:
     try:
         server, jobs, workers = await queue_status(redis, queue)
     except (RedisError, OSError) as error:
-        return Status(Server(trouble=reason(error)), await database, None, [])
+        return Status(Server(trouble=describe_error(error)), await database, None, [])
     return Status(server, await database, jobs, workers)
 
 

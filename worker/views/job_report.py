@@ -38,14 +38,14 @@ class Told:
 def tell(story: Story) -> Told:
     """Put a story into words."""
     payload = _payload(story)
-    result, said = story.result, story.letter.said if story.letter else None
+    result, said = story.result, story.letter.record if story.letter else None
     names = (
         story.recorded.job if story.recorded else None,
         payload.get("job") if payload else None,
         said.job if said else None,
         result.f if result else None,
     )
-    tries = (story.tries, said.tries if said else None, result.t if result else None)
+    tries = (story.tries, said.attempts if said else None, result.t if result else None)
     return Told(
         state=story.state,
         headline=_headline(story),
@@ -101,8 +101,8 @@ def _behind(story: Story) -> str:
 def _why(story: Story) -> str:
     if story.recorded and story.recorded.code:
         return shown(f"{story.recorded.code}, {story.recorded.detail}")
-    if story.letter and story.letter.said.code:
-        return shown(f"{story.letter.said.code}, {story.letter.said.detail}")
+    if story.letter and story.letter.record.code:
+        return shown(f"{story.letter.record.code}, {story.letter.record.detail}")
     error = story.result.error if story.result else None
     return shown(f"{error.code}, {error.detail}") if error else "it is not said why"
 
@@ -123,7 +123,7 @@ def _steps(story: Story, payload: dict[str, Any] | None) -> Iterator[Step]:
         detail = "until it is replayed" if outcome == "dead" else "for good"
         yield Step("Entered in the ledger", story.recorded_at.timestamp() * 1000, f"as {outcome}, {detail}", kind)
     if story.letter is not None:
-        worker = story.letter.said.worker
+        worker = story.letter.record.worker
         by = f"by {shown(worker)}" if worker else ""
         yield Step("Buried as a dead letter", story.letter.died_ms, by, "bad")
 
@@ -147,7 +147,7 @@ def _steps_in_queue(story: Story) -> Iterator[Step]:
 
 
 def _accepted_ms(story: Story, payload: dict[str, Any] | None) -> float | None:
-    said = story.letter.said.enqueued_ms if story.letter else None
+    said = story.letter.record.enqueued_ms if story.letter else None
     seen = [payload.get("enqueued_ms") if payload else None, said, story.result.et if story.result else None]
     made = ids.made_ms(story.job_id.decode("ascii", "replace"))
     return next((ms for ms in [*seen, made] if ms), None)

@@ -6,12 +6,11 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from worker.queue import tallies
+from worker.queue.counters import Counters, read_counters
 from worker.queue.status import Status, status
-from worker.queue.tallies import Tallies
 
 
-async def look(redis: Redis, queue: str, engine: AsyncEngine) -> tuple[Status, Tallies | None]:
+async def look(redis: Redis, queue: str, engine: AsyncEngine) -> tuple[Status, Counters | None]:
     """Ask both servers: some ten commands, whatever the queue holds. The counts are None while Redis cannot be asked.
 
     Takes a few seconds at the most, and raises nothing for a server that is away.
@@ -19,5 +18,5 @@ async def look(redis: Redis, queue: str, engine: AsyncEngine) -> tuple[Status, T
     found = await status(redis, queue, engine)
     if found.jobs is not None:
         with suppress(RedisError, OSError):  # gone between two questions: the next look says why
-            return found, await tallies.read(redis, queue)
+            return found, await read_counters(redis, queue)
     return found, None

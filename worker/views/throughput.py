@@ -4,8 +4,7 @@ from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from worker.queue.counters import BOUNDS_SECONDS
-from worker.queue.tallies import ENDS, Histogram, Tallies
+from worker.queue.counters import BOUNDS_SECONDS, OUTCOMES, Counters, Histogram
 
 KEEP_SECONDS = 120.0
 WINDOW_SECONDS = 10.0
@@ -40,7 +39,7 @@ class History:
     points: deque[Point] = field(default_factory=deque)
     _window: deque[_Counts] = field(default_factory=deque)
 
-    def add(self, at_seconds: float, tallies: Tallies | None) -> Point:
+    def add(self, at_seconds: float, tallies: Counters | None) -> Point:
         """Take in what a look has found; None when it found nothing."""
         point = Point(at_seconds, None, None) if tallies is None else self._compare(_counts(at_seconds, tallies))
         if tallies is None:
@@ -66,8 +65,8 @@ class History:
         return Point(now.at_seconds, rates, waits or None)
 
 
-def _counts(at_seconds: float, tallies: Tallies) -> _Counts:
-    ended = dict.fromkeys(ENDS, 0)
+def _counts(at_seconds: float, tallies: Counters) -> _Counts:
+    ended = dict.fromkeys(OUTCOMES, 0)
     for (_, outcome, _), amount in tallies.ended.items():
         ended[outcome] += amount
     wait = Histogram(BOUNDS_SECONDS)

@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import Any
 
 import pytest
+from worker.queue.counters import Counters, parse
 
 from producers import Producer, keys
 from tests.integration.conftest import Eventually
@@ -17,7 +18,6 @@ from tests.integration.running import burst, settings_of, user
 from tests.waiting import PATIENCE_SECONDS
 from worker.dashboard.poller import MOST_VIEWERS, Poller
 from worker.embedded import ValkeyServer
-from worker.queue.tallies import Tallies, parse
 from worker.settings import Settings
 from worker.views.throughput import History
 
@@ -194,7 +194,7 @@ async def test_a_look_that_fails_is_told_and_does_not_end_the_others(logged: Any
     assert "hunter2" not in str(told)
 
 
-def tallies(done: int, waited: Mapping[int, int] = MappingProxyType({})) -> Tallies:
+def tallies(done: int, waited: Mapping[int, int] = MappingProxyType({})) -> Counters:
     """Counts as Redis has them: how many jobs are done, and by number of bound how long they waited."""
     fields = {f"create_user/done/ {bound} 3".encode(): str(count).encode() for bound, count in waited.items()}
     return parse(fields or {b"create_user/done/ 0 3": str(done).encode()})

@@ -11,9 +11,9 @@ from producers import keys
 from worker.dashboard.context import Desk, desk_of
 from worker.dashboard.forms import read_form
 from worker.dashboard.params import id_of, page_of
-from worker.engine.job_log import loggable
-from worker.queue import payloads
-from worker.queue.dead_letters import Payload, Replayed
+from worker.engine.replay import Replayed, replay
+from worker.model.log_context import safe_job_id
+from worker.queue.dead_letters import Payload, read_payloads
 from worker.views.escaped import escape
 from worker.views.formatting import LONGEST_ID
 from worker.views.payload_summary import shape
@@ -33,7 +33,7 @@ async def dead(request: Request) -> Response:
     found = await desk.letters.newest((page - 1) * PAGE, PAGE)
     letters = [letter for letter in found if 0 < len(letter.job_id) <= LONGEST_ID]
     payload_keys = [keys.dead_payload("").encode() + letter.job_id for letter in letters]
-    kept = await payloads.read(desk.backend.redis, payload_keys, SHAPE_BYTES)
+    kept = await read_payloads(desk.backend.redis, payload_keys, SHAPE_BYTES)
     return desk.pages.answer(
         request,
         "dead.html",
@@ -60,13 +60,13 @@ async def act(request: Request) -> Response:
     desk = desk_of(request)
     action, job_ids = await _asked(request, desk)
     if action == "replay":
-        replayed = await desk.letters.replay(desk.ledger, job_ids)
+        replayed = await replay(desk.backend.redis, desk.backend.queue, desk.ledger, job_ids)
         results = [outcome.name.lower() for outcome in replayed]
         well = Replayed.REPLAYED.name.lower()
     else:
         results = ["purged" if purged else "not_there" for purged in await desk.letters.purge(job_ids)]
         well = "purged"
-    acted = [loggable(job_id) for job_id, result in zip(job_ids, results, strict=True) if result == well]
+    acted = [safe_job_id(job_id) for job_id, result in zip(job_ids, results, strict=True) if result == well]
     line = {
         "job_ids": [job_id for job_id in acted if job_id is not None],
         "jobs": len(acted),

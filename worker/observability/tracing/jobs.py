@@ -7,8 +7,9 @@ types alone.
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Collection, Iterator, Mapping, Sequence
+from contextlib import aclosing, contextmanager
+from dataclasses import replace
 
 import structlog
 from opentelemetry import trace
@@ -17,14 +18,12 @@ from opentelemetry.trace import Link, Span, SpanContext, SpanKind, Status, Statu
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from producers import ids
-from worker.engine.executor import Batched, Effects, Tick
-from worker.engine.transaction import Claim
-from worker.model.outcome import Attempt, Dead, Done, Outcome, Rejected, Release, Retry
+from worker.engine.context import BatchRunner, JobRunner, Tick
+from worker.model.job import Attempt, ClaimedJob
+from worker.model.outcome import Dead, Rejected, Retry, label
 
 MOST_LINKS = 100
 """Of the span of a batch: so many of its producers' spans are named, which need not be all."""
-
-Told = Callable[[Sequence[tuple[Claim, Attempt]]], None]
 
 _PROPAGATOR = TraceContextTextMapPropagator()
 
@@ -44,31 +43,28 @@ class JobSpans:
         self._always = {"messaging.system": "arq", "messaging.destination.name": queue}
 
     @contextmanager
-    def of_try(self, operation: str, claim: Claim) -> Iterator[Span]:
+    def of_attempt(self, operation: str, job: ClaimedJob) -> Iterator[Span]:
         """The span of one try of a job, below that of its producer."""
-        attributes: dict[str, str | int | float] = {"job.try": claim.tries}
-        if ids.is_job_id(claim.job_id):
-            attributes["messaging.message.id"] = claim.job_id
-        if claim.due_ms:
-            attributes["job.wait_seconds"] = round(max(0.0, time.time() - claim.due_ms / 1000), 6)
+        attributes: dict[str, str | int | float] = {"job.attempt": job.attempt}
+        if ids.is_job_id(job.job_id):
+            attributes["messaging.message.id"] = job.job_id
+        if job.due_ms:
+            attributes["job.wait_seconds"] = round(max(0.0, time.time() - job.due_ms / 1000), 6)
         # What shares no session after all is tried within its batch's span, but is not below it.
         around = trace.get_current_span().get_span_context()
         links = [Link(around)] if around.is_valid else []
-        with self.of(operation, self._known(claim), attributes, _producer(claim), links) as span:
-            claim.traced = _ids(span)
+        with self.of(operation, self._known(job), attributes, _producer(job), links) as span:
             yield span
 
     @contextmanager
-    def of_batch(self, claims: Sequence[Claim]) -> Iterator[Span]:
+    def of_batch(self, jobs: Sequence[ClaimedJob]) -> Iterator[Span]:
         """The span of jobs that share a session. If one call has enqueued them all, it is below that of the call."""
-        parents = [_producer(claim) for claim in claims]
+        parents = [_producer(job) for job in jobs]
         contexts = {(context.trace_id, context.span_id): context for context in map(_span_context, parents)}
         one = len(contexts) == 1
         links = [] if one else [Link(context) for context in contexts.values() if context.is_valid][:MOST_LINKS]
-        attributes = {"messaging.batch.message_count": len(claims)}
-        with self.of("process", self._known(claims[0]), attributes, parents[0] if one else Context(), links) as span:
-            for claim in claims:
-                claim.traced = _ids(span)
+        attributes = {"messaging.batch.message_count": len(jobs)}
+        with self.of("process", self._known(jobs[0]), attributes, parents[0] if one else Context(), links) as span:
             yield span
 
     @contextmanager
@@ -108,54 +104,51 @@ class JobSpans:
                     span.set_status(Status(StatusCode.ERROR, type(error).__name__))
                 raise
 
-    def _known(self, claim: Claim) -> str:
-        return claim.job if claim.job in self._names else "unknown"
+    def _known(self, job: ClaimedJob) -> str:
+        return job.name if job.name in self._names else "unknown"
 
 
-class TracedEffects:
-    """Effects, each within a span of its own."""
+class TracedRunner:
+    """Runs jobs, each attempt within a span of its own."""
 
-    def __init__(self, effects: Effects, spans: JobSpans) -> None:
-        self._effects = effects
+    def __init__(self, runner: JobRunner, spans: JobSpans) -> None:
+        self._runner = runner
         self._spans = spans
 
-    async def run(self, claim: Claim) -> Attempt:
-        """Try a job once; raises only when it is cancelled."""
-        with self._spans.of_try("process", claim) as span:
-            attempt = await self._effects.run(claim)
-            _tell(span, claim, attempt)
-            return attempt
+    async def run(self, job: ClaimedJob) -> Attempt:
+        """Run one attempt. Raises only when it is cancelled."""
+        with self._spans.of_attempt("process", job) as span:
+            return _describe(span, await self._runner.run(job))
 
-    async def settle(self, claim: Claim, outcome: Rejected | Dead) -> Outcome | Release:
-        """Write down the outcome of a job that is not to be tried, unless it has one already."""
-        with self._spans.of_try("settle", claim) as span:
-            settled = await self._effects.settle(claim, outcome)
-            _tell(span, claim, settled)
-            return settled
+    async def record(self, job: ClaimedJob, outcome: Rejected | Dead) -> Attempt:
+        """Record the outcome of a job that is not to run."""
+        with self._spans.of_attempt("settle", job) as span:
+            return _describe(span, await self._runner.record(job, outcome))
 
 
 class TracedBatches:
-    """Effects of many claims together, within one span."""
+    """Runs batches, each within one span."""
 
-    def __init__(self, batched: Batched, spans: JobSpans) -> None:
-        self._batched = batched
+    def __init__(self, batches: BatchRunner, spans: JobSpans) -> None:
+        self._batches = batches
         self._spans = spans
 
-    def takes(self, claim: Claim) -> bool:
-        """Whether a claim may share a session with others of its kind."""
-        return self._batched.takes(claim)
+    def accepts(self, job: ClaimedJob) -> bool:
+        """Whether a job may share a session with others of its type."""
+        return self._batches.accepts(job)
 
-    async def run(self, claims: Sequence[Claim], tell: Told) -> None:
-        """Try claims once; tell what they came to, as soon as it is known; raises only when it is cancelled."""
+    async def run(self, jobs: Sequence[ClaimedJob]) -> AsyncGenerator[Sequence[Attempt], None]:
+        """Run one attempt of each job. Yields attempts as soon as they have ended."""
         outcomes: Counter[str] = Counter()
-
-        def told(attempts: Sequence[tuple[Claim, Attempt]]) -> None:
-            outcomes.update(_outcome(attempt) for _, attempt in attempts)
-            tell(attempts)
-
-        with self._spans.of_batch(claims) as span:
+        with self._spans.of_batch(jobs) as span:
             try:
-                await self._batched.run(claims, told)
+                async with aclosing(self._batches.run(jobs)) as ended:
+                    async for attempts in ended:
+                        outcomes.update(label(attempt.result) for attempt in attempts)
+                        yield [
+                            replace(attempt, trace=_ids(span)) if attempt.trace is None else attempt
+                            for attempt in attempts
+                        ]
             finally:
                 span.set_attributes({f"job.outcomes.{outcome}": count for outcome, count in outcomes.items()})
 
@@ -170,9 +163,9 @@ def traced_tick(name: str, tick: Tick, spans: JobSpans) -> Tick:
     return run
 
 
-def _producer(claim: Claim) -> Context:
-    """The context that the claim's job carries; an empty one when that is none, whatever it may be."""
-    header = (claim.headers or {}).get("traceparent")
+def _producer(job: ClaimedJob) -> Context:
+    """The context that the job's job carries; an empty one when that is none, whatever it may be."""
+    header = job.headers.get("traceparent")
     return _PROPAGATOR.extract({"traceparent": header}, Context()) if header else Context()
 
 
@@ -185,31 +178,20 @@ def _span_context(context: Context) -> SpanContext:
     return trace.get_current_span(context).get_span_context()
 
 
-def _tell(span: Span, claim: Claim, attempt: Attempt) -> None:
-    span.set_attribute("job.outcome", _outcome(attempt))
-    if claim.redelivered:
+def _describe(span: Span, attempt: Attempt) -> Attempt:
+    """Write what an attempt came to into its span, and the span's ids into the attempt."""
+    result = attempt.result
+    span.set_attribute("job.outcome", label(result))
+    if attempt.redelivered:
         span.set_attribute("job.redelivered", value=True)
-    if isinstance(attempt, Rejected | Dead | Retry):
-        span.set_attribute("job.code", attempt.code)
-    if isinstance(attempt, Dead | Retry):
-        span.set_attribute("error.type", _types(attempt))
-        span.set_status(Status(StatusCode.ERROR, _types(attempt)))
+    if isinstance(result, Rejected | Dead | Retry):
+        span.set_attribute("job.code", result.code)
+    if isinstance(result, Dead | Retry):
+        span.set_attribute("error.type", _types(result))
+        span.set_status(Status(StatusCode.ERROR, _types(result)))
+    return replace(attempt, trace=_ids(span))
 
 
-def _outcome(attempt: Attempt) -> str:
-    match attempt:
-        case Done():
-            return "done"
-        case Rejected():
-            return "rejected"
-        case Dead():
-            return "dead"
-        case Retry():
-            return "retry"
-        case Release():
-            return "release"
-
-
-def _types(attempt: Dead | Retry) -> str:
-    """The types of the exceptions, as `classify.describe` tells them; other details stay where they are."""
-    return attempt.detail.partition(" at ")[0] if attempt.code in {"failed", "timeout"} else attempt.code
+def _types(result: Dead | Retry) -> str:
+    """The exception's types, as `worker.model.failures.describe` gives them; other details are left out."""
+    return result.detail.partition(" at ")[0] if result.code in {"failed", "timeout"} else result.code

@@ -7,8 +7,8 @@ from opentelemetry import trace
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
 from worker.database.session import create_sessions
-from worker.engine.executor import Batched, Effects, Tick
-from worker.observability.tracing.jobs import JobSpans, TracedBatches, TracedEffects, traced_tick
+from worker.engine.context import BatchRunner, JobRunner, Tick
+from worker.observability.tracing.jobs import JobSpans, TracedBatches, TracedRunner, traced_tick
 from worker.observability.tracing.statements import StatementSpans
 
 
@@ -44,16 +44,16 @@ class Tracing:
 
         return create_sessions(engine, TracedSession)
 
-    def effects(self, effects: Effects) -> Effects:
-        """The same effects, a span each."""
-        return TracedEffects(effects, self._jobs)
+    def runner(self, runner: JobRunner) -> JobRunner:
+        """Open a span for each attempt."""
+        return TracedRunner(runner, self._jobs)
 
-    def batched(self, batched: Batched) -> Batched:
-        """The same effects, a span a batch."""
-        return TracedBatches(batched, self._jobs)
+    def batches(self, batches: BatchRunner) -> BatchRunner:
+        """Open a span for each batch."""
+        return TracedBatches(batches, self._jobs)
 
     def ticks(self, ticks: Mapping[str, Tick]) -> dict[str, Tick]:
-        """The same scheduled jobs, a span each."""
+        """Open a span for each tick."""
         return {name: traced_tick(name, tick, self._jobs) for name, tick in ticks.items()}
 
     async def end(self) -> None:

@@ -155,6 +155,25 @@ def test_a_state_counts_wherever_it_is_in_the_chain() -> None:
     assert isinstance(classify(error), Retry)
 
 
+@pytest.mark.parametrize("hide", ["from", "while handled", "in a group", "in a nested group", "behind a cause"])
+def test_an_outage_counts_wherever_it_is_in_the_chain(hide: str) -> None:
+    outage = wrapped(ServerError("57P01"))
+    error: Exception = LookupError(SECRET)
+    match hide:
+        case "from":
+            error.__cause__ = outage
+        case "while handled":
+            error.__context__ = outage
+        case "in a group":
+            error = ExceptionGroup(SECRET, [LookupError(SECRET), outage])
+        case "in a nested group":
+            error.__context__ = ExceptionGroup(SECRET, [ExceptionGroup(SECRET, [outage])])
+        case _:
+            error.__cause__ = ValueError(SECRET)
+            error.__cause__.__context__ = outage
+    assert classify(error) == Release("the database is shutting down (SQLSTATE 57P01)")
+
+
 def test_errors_with_strange_attributes_are_failures() -> None:
     class Strange(Exception):
         orig = "not an exception"
@@ -180,7 +199,7 @@ def test_an_exception_is_told_by_its_types_and_its_place() -> None:
         look_up()
 
     line = look_up.__code__.co_firstlineno + 4
-    assert describe(caught.value) == f"LookupError from KeyError at test_classify.py:{line} in look_up"
+    assert describe(caught.value) == f"LookupError from KeyError at test_failures.py:{line} in look_up"
 
 
 def test_the_place_is_in_our_code_and_not_in_a_librarys() -> None:

@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
 
-from worker.model.causes import MORE, MOST_LINKS, causes
+from worker.model.failures import MAX_LINKS, MORE, causes
 
 SECRET = "ada@example.com"
 
@@ -35,7 +35,7 @@ def test_a_link_has_its_type_its_state_and_its_place() -> None:
     error = raised(DBAPIError(SECRET, {"email": SECRET}, ServerError(SECRET)))
     line = raised.__code__.co_firstlineno + 2
     assert causes(error) == [
-        {"type": "sqlalchemy.exc.DBAPIError", "at": f"tests/unit/test_causes.py:{line} in raised"},
+        {"type": "sqlalchemy.exc.DBAPIError", "at": f"tests/unit/test_exception_chain.py:{line} in raised"},
         {"type": f"{__name__}.{ServerError.__qualname__}", "sqlstate": "23505"},
     ]
 
@@ -55,7 +55,7 @@ async def test_the_place_is_not_in_the_standard_library_either() -> None:
     told = causes(caught.value)
     assert [link["type"] for link in told] == ["TimeoutError", "asyncio.exceptions.CancelledError"]
     for link in told:
-        assert link["at"].startswith("tests/unit/test_causes.py:")
+        assert link["at"].startswith("tests/unit/test_exception_chain.py:")
 
 
 def test_the_worker_is_no_library_where_it_is_installed_as_one(tmp_path: Path) -> None:
@@ -68,7 +68,7 @@ def test_the_worker_is_no_library_where_it_is_installed_as_one(tmp_path: Path) -
         import sys, sysconfig
         paths = sysconfig.get_paths()
         sysconfig.get_path = lambda name: paths[name] if "std" in name else {str(library)!r}
-        from worker.model.causes import causes
+        from worker.model.failures import causes
         import worker
         sys.path.insert(0, {str(library)!r})
         worker.__path__.append({str(library / "worker")!r})
@@ -148,15 +148,15 @@ def chained(length: int) -> Exception:
 )
 def test_any_exception_is_told_in_few_links_and_without_texts(error: Exception) -> None:
     told = json.dumps(causes(error))
-    assert told.count('"type"') <= MOST_LINKS + told.count(MORE["type"])
+    assert told.count('"type"') <= MAX_LINKS + told.count(MORE["type"])
     assert len(told) < 1000
     assert SECRET not in told
 
 
 def test_what_is_left_out_is_said() -> None:
-    assert causes(chained(MOST_LINKS - 1))[-1] == {"type": "KeyError"}
-    assert causes(chained(MOST_LINKS))[-1] == MORE
-    group = ExceptionGroup("", [KeyError() for _ in range(MOST_LINKS)])
+    assert causes(chained(MAX_LINKS - 1))[-1] == {"type": "KeyError"}
+    assert causes(chained(MAX_LINKS))[-1] == MORE
+    group = ExceptionGroup("", [KeyError() for _ in range(MAX_LINKS)])
     assert causes(group)[0]["errors"][-1] == [MORE]
 
 
