@@ -177,6 +177,7 @@ def _embedded(stack: ExitStack, folder: Path | None, *, ephemeral: bool) -> dict
         stop("give --folder or --ephemeral: data is either kept or removed")
     # Until a worker takes the signal itself: what was started is ended, and what was made is removed.
     signal.signal(signal.SIGTERM, _terminated)
+    signal.signal(signal.SIGHUP, _terminated)  # the terminal was closed
     try:
         urls = stack.enter_context(EmbeddedServers(folder, ephemeral=ephemeral)).urls
     except EmbeddedError as error:

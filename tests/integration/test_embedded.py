@@ -35,6 +35,7 @@ from worker.embedded.errors import MissingPackage, ServerFailed
 from worker.embedded.process import unprivileged, wait_until
 from worker.embedded.servers import default_folder
 
+PF_EXITING = 0x4  # of the flags in /proc/<pid>/stat: memory and files are released, nothing runs any more
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 only_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root runs PostgreSQL as another user")
@@ -116,9 +117,15 @@ async def has_mark(database: str, redis_url: str, mark: str) -> bool:
 
 
 def alive(pid: int) -> bool:
-    """Whether the process runs. A zombie does not."""
-    status = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True, check=False).stdout
-    return bool(status.strip()) and not status.startswith("Z")
+    """Whether the process runs. A zombie does not, nor does a process that the kernel is removing."""
+    try:
+        if sys.platform == "linux":
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            return fields[0] != "Z" and not int(fields[6]) & PF_EXITING
+        os.kill(pid, 0)
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return True
 
 
 def run_in_fork(function: Callable[[], object]) -> int:
