@@ -1,4 +1,4 @@
-"""Whether the Compose profile `monitoring` adds what watches the worker, and takes nothing else along."""
+"""docker-compose.yml agrees with itself, with the files that it mounts, and with .env.example."""
 
 import re
 from pathlib import Path
@@ -7,66 +7,34 @@ from typing import Any
 import yaml
 
 ROOT = Path(__file__).parents[2]
-COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+TEXT = (ROOT / "docker-compose.yml").read_text()
+COMPOSE = yaml.safe_load(TEXT)
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
-WATCHING = {name: service for name, service in SERVICES.items() if "profiles" in service}
+SECRET = r"\$\{[A-Z_]+:[-?][^}]*\}"
 
 
-def test_profile_has_prometheus_and_grafana() -> None:
-    assert {name: service["profiles"] for name, service in WATCHING.items()} == {
-        "prometheus": ["monitoring"],
-        "grafana": ["monitoring"],
-    }
+def test_names_that_are_used_are_defined() -> None:
+    used = {each for service in SERVICES.values() for each in service.get("depends_on", ())}
+    networks = {each for service in SERVICES.values() for each in service.get("networks", ())}
+    mounts = [mount.split(":")[0] for service in SERVICES.values() for mount in service.get("volumes", ())]
+
+    assert used <= SERVICES.keys()
+    assert networks <= {"default", *COMPOSE["networks"]}
+    assert {mount for mount in mounts if not mount.startswith(".")} == COMPOSE["volumes"].keys()
+    assert all((ROOT / mount).exists() for mount in mounts if mount.startswith("."))
 
 
-def test_nothing_that_runs_without_the_profile_needs_it() -> None:
-    for name, service in SERVICES.items():
-        if name not in WATCHING:
-            assert not set(service.get("depends_on", {})) & WATCHING.keys(), name
+def test_variables_are_those_of_the_example() -> None:
+    example = (ROOT / ".env.example").read_text()
+
+    assert set(re.findall(r"(?<!\$)\$\{([A-Z_]+)", TEXT)) == set(re.findall(r"^#?([A-Z_]+)=", example, re.MULTILINE))
 
 
-def test_images_are_pinned_to_a_patch() -> None:
-    for name, service in WATCHING.items():
-        assert re.fullmatch(r"[a-z]+/[a-z]+:v?\d+\.\d+\.\d+", service["image"]), name
-
-
-def test_what_watches_is_confined() -> None:
-    for name, service in WATCHING.items():
-        assert service["read_only"] is True, name
-        assert service["cap_drop"] == ["ALL"], name
-        assert service["security_opt"] == ["no-new-privileges:true"], name
-        assert service["mem_limit"], name
-
-
-def test_what_watches_reaches_neither_redis_nor_postgres() -> None:
-    servers = {network for name in ("redis", "postgres") for network in SERVICES[name].get("networks", ["default"])}
-
-    for name, service in WATCHING.items():
-        assert not set(service["networks"]) & servers, name
-    assert set(SERVICES["worker"]["networks"]) == {"default", "monitoring"}
-    assert "monitoring" in COMPOSE["networks"]
-
-
-def test_what_is_mounted_is_there_and_stays_as_it_is() -> None:
-    mounts = [mount for service in WATCHING.values() for mount in service["volumes"] if mount.startswith(".")]
-
-    assert len(mounts) == 3
-    for source, _, mode in (mount.split(":") for mount in mounts):
-        assert (ROOT / source).is_dir(), source
-        assert mode == "ro", source
-
-
-def test_grafana_has_no_password_of_its_own() -> None:
-    environment = SERVICES["grafana"]["environment"]
-
-    # Without the profile nobody needs it, so that it is asked for when Grafana starts.
-    assert environment["GF_SECURITY_ADMIN_PASSWORD"] == "${GRAFANA_PASSWORD:-}"
-    assert 'test -n "$$GF_SECURITY_ADMIN_PASSWORD" ||' in SERVICES["grafana"]["entrypoint"][-1]
-    assert not any(name.startswith("GF_AUTH") for name in environment)
-
-
-def test_worker_answers_within_its_network() -> None:
-    environment = SERVICES["worker"]["environment"]
-
-    assert environment["WORKER_HTTP_HOST"] == "0.0.0.0"  # noqa: S104  # in a container that publishes no port
-    assert environment["WORKER_HTTP_PORT"].isdigit()
+def test_no_password_is_written_down_and_ports_are_published_on_loopback_only() -> None:
+    for service in SERVICES.values():
+        for name, value in service.get("environment", {}).items():
+            if re.search("PASSWORD|AUTH|SECRET|TOKEN|KEY", name):
+                assert re.fullmatch(SECRET, value), name
+            elif "://" in value:
+                assert re.match(rf"[a-z]+://[a-z]*:{SECRET}@", value), name
+        assert all(port.startswith("127.0.0.1:") for port in service.get("ports", ()))
