@@ -45,7 +45,7 @@ test: .venv/.dev ## run the tests
 
 .PHONY: faults
 faults: .venv/.dev ## let every fault strike for MINUTES=20, and write docs/faults.md
-	$(VENV_PYTHON) -m tests.faults --minutes $(or $(MINUTES),20) --report docs/faults.md --readme README.md
+	$(VENV_PYTHON) -m tests.faults --minutes $(or $(MINUTES),20) --report docs/faults.md
 
 .PHONY: bench
 bench: .venv/.dev ## measure beside other systems, and write docs/benchmarks.md (BENCH_ARGS='noop latency --quick')

@@ -19,7 +19,7 @@ from tests.faults.house import House, house
 from tests.faults.nemeses import ALL, NEMESES, RANDOM
 from tests.faults.nemeses.clocks import fake_clock
 from tests.faults.nemesis import How, Nemesis, Run, run
-from tests.faults.report import Campaign, into, page
+from tests.faults.report import Campaign, page
 from tests.faults.sabotage import MUTATIONS
 from tests.faults.verdict import Verdict
 
@@ -36,7 +36,6 @@ Without = Annotated[
     str | None, typer.Option(metavar="PART", help=f"Take a part away, to see red: {', '.join(MUTATIONS)}.")
 ]
 Report = Annotated[Path | None, typer.Option(help="Where the page with what it showed goes.")]
-Readme = Annotated[Path | None, typer.Option(help="The README that shows the page's table.")]
 
 
 def main(
@@ -48,7 +47,6 @@ def main(
     batch: Batch = None,
     without: Without = None,
     report: Report = None,
-    readme: Readme = None,
 ) -> None:
     """Let every nemesis strike by itself and any two at once, again and again; 1 when an invariant was broken.
 
@@ -79,8 +77,6 @@ def main(
     campaign = Campaign(runs, fuzzed, missing, command, versions, taken)
     if report is not None:
         report.write_text(page(campaign))
-    if readme is not None:
-        readme.write_text(into(readme.read_text(), campaign))
     jobs = sum(done.jobs for done in runs)
     typer.echo(
         f"{len(runs)} runs, {jobs:,} jobs, {taken:.1f} minutes ({jobs / taken:,.0f} a minute), longest recovery "

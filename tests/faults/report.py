@@ -1,4 +1,4 @@
-"""What a campaign showed, as a page in Markdown, and as the table in the README."""
+"""The results of a campaign as a page in Markdown."""
 
 import os
 import platform
@@ -12,8 +12,6 @@ from tests.faults.fuzzing import Fuzzed
 from tests.faults.house import LEASE_SECONDS
 from tests.faults.nemesis import Run
 
-BEGIN, END = "<!-- faults: written by `make faults` -->\n", "<!-- /faults -->"
-
 _HEAD = "| nemesis | runs | jobs | faults | lost | doubled | reordered | other | longest recovery, s |"
 _LINE = "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |"
 _NAMED = {"I1": "lost", "I2": "doubled", "I4": "reordered"}
@@ -25,11 +23,11 @@ class Campaign:
 
     Attributes:
         runs: all of them.
-        fuzzed: what fuzzing came to, if there was any.
-        missing: the nemeses that had no turn.
-        command: what was called.
-        versions: of the servers.
-        minutes: how long it took.
+        fuzzed: the result of fuzzing, if there was any.
+        missing: the nemeses that did not run.
+        command: the command line.
+        versions: those of the servers.
+        minutes: its duration.
     """
 
     runs: Sequence[Run]
@@ -41,7 +39,7 @@ class Campaign:
 
     @property
     def wrong(self) -> list[str]:
-        """What failed: the command that repeats it, and the invariants that were broken."""
+        """Failed runs: the command that repeats each, and the invariants it broke."""
         failed = [f"`{run.command}`: {', '.join(sorted(run.verdict.wrong))}" for run in self.runs if run.verdict.wrong]
         if self.fuzzed is not None and self.fuzzed.wrong:
             failed.append(f"`{self.fuzzed.command}`: fuzzing")
@@ -59,59 +57,46 @@ def page(campaign: Campaign) -> str:
             f"{datetime.now(UTC):%Y-%m-%d}, `{campaign.command}`, {campaign.minutes:.0f} minutes. {machine}, "
             f"{campaign.versions}.",
             "",
-            "A row is a kind of fault; a run has a mixed load of all six jobs and ends with a check of all invariants.",
-            "Jobs are those that were accepted, or may have been; lost, doubled, reordered are jobs. Recovery is",
-            f"from the end of the faults until all is settled. The promise is {SETTLE_SECONDS:g} s: a lease "
-            f"({LEASE_SECONDS:g} s), the longest back-off",
-            f"({LONGEST_BACKOFF_SECONDS:g} s) and 5 s; a run that takes longer has broken I7. Of the hot key's jobs",
-            "those count that were done while the run lasted; the rest is looked at, and taken out.",
+            "A row is a kind of fault. A run has a mixed load of all six job types and ends with a check of all",
+            "invariants. Lost, doubled and reordered count jobs that were accepted or may have been. Recovery is",
+            "the time from the end of the faults until every job is settled. The promise is "
+            f"{SETTLE_SECONDS:g} s on a machine that is not busy with",
+            f"anything else: a lease ({LEASE_SECONDS:g} s), the longest backoff ({LONGEST_BACKOFF_SECONDS:g} s) and 5 s.",
+            "A run that takes longer breaks I7. Of the hot key's jobs, those done during the run count; the rest is",
+            "checked and removed.",
             "",
-            *table(campaign),
+            *_table(campaign),
             "",
-            "Runs that broke an invariant: none." if not wrong else "What broke an invariant:",
+            "No run broke an invariant." if not wrong else "Runs that broke an invariant:",
             *(f"- {each}" for each in wrong),
-            *([f"Had no turn: {', '.join(campaign.missing)}."] if campaign.missing else []),
+            *([f"Did not run: {', '.join(campaign.missing)}."] if campaign.missing else []),
             "",
             *_fuzzed(campaign.fuzzed),
         ]
     )
 
 
-def into(readme: str, campaign: Campaign) -> str:
-    """The README with the table in its place, and how it came about.
-
-    Raises:
-        ValueError: when it has no place for it.
-    """
-    before, begin, rest = readme.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise ValueError("the README has no place for what the fault suite showed")
-    made = f"By `{campaign.command}` on {datetime.now(UTC):%Y-%m-%d}; recovery is promised within {SETTLE_SECONDS:g} s."
-    return before + begin + "\n".join([*table(campaign), "", made, ""]) + end + after
-
-
-def table(campaign: Campaign) -> list[str]:
-    """The table: a row a nemesis, in each of its forms, and one for all."""
+def _table(campaign: Campaign) -> list[str]:
+    """The table: one row for each nemesis in each of its forms, and one for all."""
     rows: dict[str, list[Run]] = defaultdict(list)
     for run in campaign.runs:
         rows[run.nemesis if run.how.batch == 1 else f"{run.nemesis}, batches"].append(run)
-    return [_HEAD, _LINE, *(_row(name, some) for name, some in rows.items()), _row("**all**", campaign.runs)]
+    return [_HEAD, _LINE, *(_row(name, runs) for name, runs in rows.items()), _row("**all**", campaign.runs)]
 
 
 def _fuzzed(fuzzed: Fuzzed | None) -> list[str]:
     if fuzzed is None:
         return []
     counts = [f"| {kind} | {count:,} |" for kind, count in fuzzed.counts.items()]
-    came_to = "Something broke: see above." if fuzzed.wrong else "None ended a process or held up a good job."
+    result = "It broke an invariant: see above." if fuzzed.wrong else "None ended a process or delayed a good job."
     return [
-        "Hostile input, made up from a seed:",
+        "Hostile input, generated from a seed:",
         "",
-        "| what | how many |",
+        "| kind | count |",
         "| --- | ---: |",
         *counts,
         "",
-        came_to,
+        result,
         "",
     ]
 
