@@ -60,8 +60,8 @@ def page(campaign: Campaign) -> str:
             "A row is a kind of fault. A run has a mixed load of all six job types and ends with a check of all",
             "invariants. Lost, doubled and reordered count jobs that were accepted or may have been. Recovery is",
             "the time from the end of the faults until every job is settled. The promise is "
-            f"{SETTLE_SECONDS:g} s on a machine that is not busy with",
-            f"anything else: a lease ({LEASE_SECONDS:g} s), the longest backoff ({LONGEST_BACKOFF_SECONDS:g} s) and 5 s.",
+            f"{SETTLE_SECONDS:g} s on a machine",
+            f"that is otherwise idle: a lease ({LEASE_SECONDS:g} s), the longest backoff ({LONGEST_BACKOFF_SECONDS:g} s) and 5 s.",
             "A run that takes longer breaks I7. Of the hot key's jobs, those done during the run count; the rest is",
             "checked and removed.",
             "",
