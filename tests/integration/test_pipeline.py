@@ -1,10 +1,10 @@
-"""The engine on a real Redis, with effects that are scripted: retries, last tries, outages, the end."""
+"""The engine on a real Redis, with runner that are scripted: retries, last tries, outages, the end."""
 
 import asyncio
 import json
 import signal
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -16,45 +16,58 @@ from producers import keys, wire
 from producers._redis import connect
 from tests.integration.conftest import Eventually
 from tests.waiting import PATIENCE_SECONDS
+from worker.database.session import create_engine, create_sessions
 from worker.embedded import ValkeyServer
-from worker.engine import executor as execution
+from worker.engine import settler
 from worker.engine.arq_functions import functions
-from worker.engine.transaction import Claim
-from worker.engine.worker import EngineWorker, Options
+from worker.engine.context import BatchRunner, Runtime, put_runtime
+from worker.engine.job_log import JobLog
+from worker.engine.pipeline import Options
+from worker.engine.worker import EngineWorker
 from worker.jobs import REGISTRY
-from worker.model.outcome import Attempt, Dead, Done, Outcome, Rejected, Release, Retry
+from worker.model.job import Attempt, ClaimedJob
+from worker.model.outcome import AttemptResult, Dead, Done, Rejected, Retry
 from worker.queue.queue import Queue
 
 NAME = keys.DEFAULT_QUEUE
 MAX_TRIES = 3
 
-Act = Callable[[Claim], Awaitable[Attempt]]
+Script = Callable[[ClaimedJob], Awaitable[AttemptResult]]
 
 
-class Scripted:
-    """Effects that do as the test says, by the name of the job."""
+class ScriptedRunner:
+    """Runs jobs as the test scripts it, by the name of the job."""
 
     def __init__(self) -> None:
-        self.acts: dict[str, Act] = {}
-        self.tries: defaultdict[str, list[int]] = defaultdict(list)
+        self.scripts: dict[str, Script] = {}
+        self.attempts: defaultdict[str, list[int]] = defaultdict(list)
         self.running: Counter[str] = Counter()
-        self.together = 0
-        """The most jobs that ran side by side."""
+        self.most_at_once = 0
 
-    async def run(self, claim: Claim) -> Attempt:
-        self.tries[claim.job_id].append(claim.tries)
-        self.running[claim.job_id] += 1
-        self.together = max(self.together, self.running.total())
+    async def run(self, job: ClaimedJob) -> Attempt:
+        self.attempts[job.job_id].append(job.attempt)
+        self.running[job.job_id] += 1
+        self.most_at_once = max(self.most_at_once, self.running.total())
         try:
-            return await self.acts.get(claim.job, _done)(claim)
+            return Attempt(job, await self.scripts.get(job.name, _done)(job))
         finally:
-            self.running[claim.job_id] -= 1
+            self.running[job.job_id] -= 1
 
-    async def settle(self, claim: Claim, outcome: Rejected | Dead) -> Outcome | Release:  # noqa: ARG002  # no ledger
-        return outcome
+    async def record(self, job: ClaimedJob, outcome: Rejected | Dead) -> Attempt:
+        return Attempt(job, outcome)  # there is no ledger
 
 
-async def _done(_claim: Claim) -> Attempt:
+class NoBatches:
+    """Accepts no job."""
+
+    def accepts(self, _job: ClaimedJob) -> bool:
+        return False
+
+    async def run(self, _jobs: Sequence[ClaimedJob]) -> AsyncGenerator[Sequence[Attempt], None]:
+        yield pytest.fail("no job may share a session")
+
+
+async def _done(_job: ClaimedJob) -> AttemptResult:
     return Done("null")
 
 
@@ -67,29 +80,32 @@ async def redis(redis_url: str) -> AsyncIterator[Redis]:
 
 
 @pytest.fixture
-def effects() -> Scripted:
-    return Scripted()
+def runner() -> ScriptedRunner:
+    return ScriptedRunner()
 
 
 def worker_of(
     url: str,
-    effects: Scripted,
+    runner: ScriptedRunner,
     *,
     burst: bool = False,
     concurrency: int = 4,
-    batched: Callable[[dict[Any, Any]], None] = lambda _ctx: None,
+    batches: BatchRunner | None = None,
     **options: Any,
 ) -> EngineWorker:
-    async def database_ready(_ctx: dict[Any, Any]) -> None:
-        return
+    """A worker without a database."""
+
+    async def startup(ctx: dict[Any, Any]) -> None:
+        engine = create_engine("postgresql://localhost/none", pool_size=1)  # opens nothing
+        sessions = create_sessions(engine)
+        put_runtime(ctx, Runtime(engine, sessions, runner, batches or NoBatches(), {}, JobLog(REGISTRY)))
 
     values: dict[str, Any] = {
         "concurrency": concurrency, "lease_seconds": 3, "max_tries": MAX_TRIES, "grace_seconds": 5,
         "result_ttl_seconds": 60, "max_payload_bytes": 10_000,
     } | options  # fmt: skip
     return EngineWorker(
-        effects=lambda _ctx: effects, batched=batched, ticks=lambda _ctx: {}, database_ready=database_ready,
-        options=Options(**values),
+        options=Options(**values), on_startup=startup,
         functions=functions(REGISTRY.values(), 30), redis_pool=connect(url, queue=NAME), queue_name=NAME, burst=burst,
         handle_signals=False,
     )  # fmt: skip
@@ -127,20 +143,20 @@ async def result(redis: Redis, job_id: str) -> dict[str, Any]:
 
 @pytest.fixture
 def no_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(execution, "backoff_seconds", lambda _tries: 0.0)
+    monkeypatch.setattr(settler, "backoff_seconds", lambda _attempts: 0.0)
 
 
-async def test_outcomes_become_results(redis: Redis, redis_url: str, effects: Scripted) -> None:
-    async def reject(_claim: Claim) -> Attempt:
+async def test_outcomes_become_results(redis: Redis, redis_url: str, runner: ScriptedRunner) -> None:
+    async def reject(_job: ClaimedJob) -> AttemptResult:
         return Rejected("conflict", "taken")
 
-    async def die(_claim: Claim) -> Attempt:
+    async def die(_job: ClaimedJob) -> AttemptResult:
         return Dead("failed", "a bug")
 
-    effects.acts = {"reject": reject, "die": die}
+    runner.scripts = {"reject": reject, "die": die}
     await enqueue(redis, ("a", "fine"), ("b", "reject"), ("c", "die"))
 
-    await burst(worker_of(redis_url, effects, burst=True))
+    await burst(worker_of(redis_url, runner, burst=True))
 
     assert [(await result(redis, job_id))["r"] for job_id in "abc"] == [
         None,
@@ -152,51 +168,51 @@ async def test_outcomes_become_results(redis: Redis, redis_url: str, effects: Sc
 
 
 @pytest.mark.usefixtures("no_backoff")
-async def test_a_retry_keeps_its_key_until_it_is_dead_and_the_key_goes_on(
-    redis: Redis, redis_url: str, effects: Scripted
+async def test_a_retried_job_holds_its_ordering_key_until_it_is_dead(
+    redis: Redis, redis_url: str, runner: ScriptedRunner
 ) -> None:
-    async def fail(claim: Claim) -> Attempt:
-        return Retry("failed", "no") if claim.tries < MAX_TRIES else Dead("failed", "no")
+    async def fail(job: ClaimedJob) -> AttemptResult:
+        return Retry("failed", "no") if job.attempt < MAX_TRIES else Dead("failed", "no")
 
-    effects.acts = {"fail": fail}
+    runner.scripts = {"fail": fail}
     await enqueue(redis, ("1@k", "fail"), ("2@k", "fine"))
 
-    await burst(worker_of(redis_url, effects, burst=True))
+    await burst(worker_of(redis_url, runner, burst=True))
 
-    assert effects.tries == {"1@k": [1, 2, 3], "2@k": [1]}
-    assert list(effects.tries) == ["1@k", "2@k"]
+    assert runner.attempts == {"1@k": [1, 2, 3], "2@k": [1]}
+    assert list(runner.attempts) == ["1@k", "2@k"]
     assert (await result(redis, "1@k"))["t"] == MAX_TRIES
 
 
 @pytest.mark.usefixtures("no_backoff")
-async def test_the_last_try_of_a_job_runs_alone(redis: Redis, redis_url: str, effects: Scripted) -> None:
+async def test_a_job_on_its_last_try_runs_alone(redis: Redis, redis_url: str, runner: ScriptedRunner) -> None:
     alone: list[int] = []
 
-    async def last(claim: Claim) -> Attempt:
-        if claim.tries < MAX_TRIES:
+    async def last(job: ClaimedJob) -> AttemptResult:
+        if job.attempt < MAX_TRIES:
             return Retry("failed", "no")
         for _ in range(50):
-            await asyncio.sleep(0)  # whoever could run beside it would begin now
-        alone.append(effects.running.total())
+            await asyncio.sleep(0)  # a job that could run beside it would begin now
+        alone.append(runner.running.total())
         return Done("null")
 
-    async def brief(_claim: Claim) -> Attempt:
+    async def brief(_job: ClaimedJob) -> AttemptResult:
         await asyncio.sleep(0)
         return Done("null")
 
-    effects.acts = {"last": last, "x": brief}
+    runner.scripts = {"last": last, "x": brief}
     await enqueue(
         redis, *[(f"l{number}", "last") for number in range(3)], *[(f"x{number}", "x") for number in range(40)]
     )
 
-    await burst(worker_of(redis_url, effects, burst=True))
+    await burst(worker_of(redis_url, runner, burst=True))
 
     assert alone == [1, 1, 1]
-    assert effects.together > 1
+    assert runner.most_at_once > 1
 
 
-async def test_what_cannot_be_read_is_buried_whole_and_holds_up_nothing(
-    redis: Redis, redis_url: str, effects: Scripted
+async def test_an_unreadable_payload_is_buried_whole_and_delays_no_other_job(
+    redis: Redis, redis_url: str, runner: ScriptedRunner
 ) -> None:
     poison = {
         b"pickle": b"\x80\x04\x95.",
@@ -211,7 +227,7 @@ async def test_what_cannot_be_read_is_buried_whole_and_holds_up_nothing(
         await redis.execute_command("ZADD", NAME, 1, job_id)  # type: ignore[no-untyped-call]
     await enqueue(redis, ("good", "fine"))
 
-    await burst(worker_of(redis_url, effects, burst=True))
+    await burst(worker_of(redis_url, runner, burst=True))
 
     assert (await result(redis, "good"))["s"] is True
     for job_id, payload in poison.items():
@@ -221,28 +237,30 @@ async def test_what_cannot_be_read_is_buried_whole_and_holds_up_nothing(
     assert (await result(redis, "wrong"))["r"]["code"] == "undecodable"
 
 
-async def test_an_idle_worker_is_woken(redis: Redis, redis_url: str, effects: Scripted, eventually: Eventually) -> None:
-    async with running(worker_of(redis_url, effects, poll_seconds=30)):
+async def test_an_idle_worker_claims_when_a_client_publishes_a_wake_up(
+    redis: Redis, redis_url: str, runner: ScriptedRunner, eventually: Eventually
+) -> None:
+    async with running(worker_of(redis_url, runner, poll_seconds=30)):
         await eventually(lambda: _heard(redis))
         await enqueue(redis, ("a", "fine"))
         await redis.publish(keys.wake(NAME), "1")
         await eventually(lambda: redis.exists(keys.result("a")), seconds=5)
 
 
-async def test_a_client_that_wakes_nobody_is_served_by_polling(
-    redis: Redis, redis_url: str, effects: Scripted, eventually: Eventually
+async def test_a_job_without_a_wake_up_is_found_by_polling(
+    redis: Redis, redis_url: str, runner: ScriptedRunner, eventually: Eventually
 ) -> None:
-    async with running(worker_of(redis_url, effects, poll_seconds=0.05)):
+    async with running(worker_of(redis_url, runner, poll_seconds=0.05)):
         await eventually(lambda: _heard(redis))
         await enqueue(redis, ("a", "fine"))
         await eventually(lambda: redis.exists(keys.result("a")), seconds=5)
 
 
-async def test_redis_out_of_memory_is_said_once_and_survived(
-    redis: Redis, redis_url: str, effects: Scripted, eventually: Eventually
+async def test_redis_out_of_memory_is_logged_once_and_survived(
+    redis: Redis, redis_url: str, runner: ScriptedRunner, eventually: Eventually
 ) -> None:
     with capture_logs() as logs:
-        async with running(worker_of(redis_url, effects, poll_seconds=0.02)):
+        async with running(worker_of(redis_url, runner, poll_seconds=0.02)):
             await eventually(lambda: _heard(redis))
             await enqueue(redis, ("a", "fine"))
             await eventually(lambda: redis.exists(keys.result("a")))
@@ -259,32 +277,32 @@ async def test_redis_out_of_memory_is_said_once_and_survived(
     assert [entry["event"] for entry in logs].count("server_back") == 1
 
 
-async def test_a_policy_that_may_evict_jobs_is_said(
-    redis: Redis, redis_url: str, effects: Scripted, valkey: ValkeyServer
+async def test_an_eviction_policy_that_can_lose_jobs_is_logged(
+    redis: Redis, redis_url: str, runner: ScriptedRunner, valkey: ValkeyServer
 ) -> None:
     await redis.config_set("maxmemory-policy", "allkeys-lru")
     try:
         with capture_logs() as logs:
-            await burst(worker_of(redis_url, effects, burst=True))
+            await burst(worker_of(redis_url, runner, burst=True))
     finally:
         await redis.config_set("maxmemory-policy", "noeviction")
     assert "redis_may_evict_jobs" in [entry["event"] for entry in logs]
 
 
-async def test_stopping_lets_running_jobs_end_and_gives_back_the_rest(
-    redis: Redis, redis_url: str, effects: Scripted, eventually: Eventually
+async def test_a_stopping_worker_finishes_running_jobs_and_releases_the_rest(
+    redis: Redis, redis_url: str, runner: ScriptedRunner, eventually: Eventually
 ) -> None:
     go = asyncio.Event()
 
-    async def slow(_claim: Claim) -> Attempt:
+    async def slow(_job: ClaimedJob) -> AttemptResult:
         await go.wait()
         return Done("null")
 
-    effects.acts = {"slow": slow}
+    runner.scripts = {"slow": slow}
     await enqueue(redis, *[(f"s{number}", "slow") for number in range(6)])
-    worker = worker_of(redis_url, effects, concurrency=2)
+    worker = worker_of(redis_url, runner, concurrency=2)
     task = asyncio.create_task(worker.main())
-    await eventually(lambda: _count(effects, 2))
+    await eventually(lambda: _count(runner, 2))
 
     worker.handle_sig(signal.SIGTERM)
     await eventually(lambda: _queued(redis, 6))
@@ -298,18 +316,18 @@ async def test_stopping_lets_running_jobs_end_and_gives_back_the_rest(
     assert await redis.keys("arq:in-progress:*") == []
 
 
-async def test_the_second_signal_gives_everything_back_at_once(
-    redis: Redis, redis_url: str, effects: Scripted, eventually: Eventually
+async def test_a_second_signal_releases_running_jobs_at_once(
+    redis: Redis, redis_url: str, runner: ScriptedRunner, eventually: Eventually
 ) -> None:
-    async def forever(_claim: Claim) -> Attempt:
+    async def forever(_job: ClaimedJob) -> AttemptResult:
         await asyncio.Event().wait()
         return Done("null")
 
-    effects.acts = {"forever": forever}
+    runner.scripts = {"forever": forever}
     await enqueue(redis, ("f@k", "forever"))
-    worker = worker_of(redis_url, effects, grace_seconds=600)
+    worker = worker_of(redis_url, runner, grace_seconds=600)
     task = asyncio.create_task(worker.main())
-    await eventually(lambda: _count(effects, 1))
+    await eventually(lambda: _count(runner, 1))
 
     worker.handle_sig(signal.SIGTERM)
     worker.handle_sig(signal.SIGTERM)
@@ -321,25 +339,25 @@ async def test_the_second_signal_gives_everything_back_at_once(
     assert await redis.exists(keys.in_progress("f@k")) == 0
 
 
-async def test_a_job_that_outlives_its_first_lease_is_renewed(
-    redis: Redis, redis_url: str, effects: Scripted, eventually: Eventually
+async def test_a_lease_is_renewed_while_its_job_runs(
+    redis: Redis, redis_url: str, runner: ScriptedRunner, eventually: Eventually
 ) -> None:
     go = asyncio.Event()
 
-    async def slow(_claim: Claim) -> Attempt:
+    async def slow(_job: ClaimedJob) -> AttemptResult:
         await go.wait()
         return Done("null")
 
-    effects.acts = {"slow": slow}
+    runner.scripts = {"slow": slow}
     await enqueue(redis, ("a", "slow"))
-    async with running(worker_of(redis_url, effects, lease_seconds=0.6)):
-        await eventually(lambda: _count(effects, 1))
+    async with running(worker_of(redis_url, runner, lease_seconds=0.6)):
+        await eventually(lambda: _count(runner, 1))
         first = await redis.zscore(NAME, "a")
         assert first is not None
         await eventually(lambda: _later(redis, first + 1000))
         go.set()
         await eventually(lambda: redis.exists(keys.result("a")))
-    assert effects.tries == {"a": [1]}
+    assert runner.attempts == {"a": [1]}
 
 
 async def _heard(redis: Redis) -> bool:
@@ -351,12 +369,12 @@ async def _logged(logs: list[Any], event: str) -> bool:
     return any(entry["event"] == event for entry in logs)
 
 
-async def _count(effects: Scripted, running: int) -> bool:
-    return effects.running.total() == running
+async def _count(runner: ScriptedRunner, running: int) -> bool:
+    return runner.running.total() == running
 
 
 async def _queued(redis: Redis, jobs: int) -> bool:
-    # What was given back has no lease any more.
+    # A released job has no lease any more.
     return await redis.zcard(NAME) == jobs and len(await redis.keys("arq:in-progress:*")) == 2
 
 
@@ -366,65 +384,70 @@ async def _later(redis: Redis, score: float) -> bool:
 
 
 @pytest.mark.usefixtures("no_backoff")
-async def test_a_fault_of_the_engine_ends_neither_the_worker_nor_the_job_for_ever(
-    redis: Redis, redis_url: str, effects: Scripted
+async def test_a_fault_of_the_engine_buries_the_job_after_its_tries_and_the_worker_goes_on(
+    redis: Redis, redis_url: str, runner: ScriptedRunner
 ) -> None:
-    async def break_down(_claim: Claim) -> Attempt:
+    async def break_down(_job: ClaimedJob) -> AttemptResult:
         raise AssertionError("a secret")
 
-    effects.acts = {"broken": break_down}
+    runner.scripts = {"broken": break_down}
     await enqueue(redis, ("b@k", "broken"), ("c@k", "fine"))
 
-    await burst(worker_of(redis_url, effects, burst=True))
+    await burst(worker_of(redis_url, runner, burst=True))
 
     assert (await result(redis, "b@k"))["r"]["code"] == "failed"
     assert "secret" not in (await result(redis, "b@k"))["r"]["detail"]
     assert (await result(redis, "c@k"))["s"] is True
 
 
-async def test_jobs_with_one_try_alone_share_no_session(redis: Redis, redis_url: str, effects: Scripted) -> None:
-    # One that takes the worker down would take the others of its batch along, for good.
-    def no_batches(_ctx: dict[Any, Any]) -> None:
-        pytest.fail("nothing may share a session")
+async def test_batches_are_off_when_jobs_have_a_single_try(
+    redis: Redis, redis_url: str, runner: ScriptedRunner
+) -> None:
+    # A job that takes the worker down would take the others of its batch along, for good.
+    class AnyBatch(NoBatches):
+        def accepts(self, _job: ClaimedJob) -> bool:
+            return True
 
     await enqueue(redis, ("a", "fine"), ("b", "fine"))
 
     with capture_logs() as lines:
-        await burst(worker_of(redis_url, effects, burst=True, batched=no_batches, batch_size=8, max_tries=1))
+        await burst(worker_of(redis_url, runner, burst=True, batches=AnyBatch(), batch_size=8, max_tries=1))
 
-    assert effects.tries == {"a": [1], "b": [1]}
-    assert [line["because"] for line in lines if line["event"] == "batches_off"] == ["jobs have one try alone"]
+    assert runner.attempts == {"a": [1], "b": [1]}
+    assert [line["reason"] for line in lines if line["event"] == "batches_off"] == [
+        "WORKER_MAX_TRIES is 1; batches need 2 or more"
+    ]
 
 
 @pytest.mark.parametrize("jobs", [[("1@k", "fine"), ("2@k", "fine")], [("again", "fail_once")]])
-async def test_the_next_of_a_key_and_a_retry_wait_for_no_poll(
+async def test_the_next_job_of_a_key_and_a_retry_do_not_wait_for_a_poll(
     redis: Redis,
     redis_url: str,
-    effects: Scripted,
+    runner: ScriptedRunner,
     *,
     eventually: Eventually,
     monkeypatch: pytest.MonkeyPatch,
     jobs: list[tuple[str, str]],
 ) -> None:
-    async def fail_once(claim: Claim) -> Attempt:
-        return Retry("failed", "no") if claim.tries == 1 else Done("null")
+    async def fail_once(job: ClaimedJob) -> AttemptResult:
+        return Retry("failed", "no") if job.attempt == 1 else Done("null")
 
-    effects.acts = {"fail_once": fail_once}
-    monkeypatch.setattr(execution, "backoff_seconds", lambda _tries: 0.05)
+    runner.scripts = {"fail_once": fail_once}
+    monkeypatch.setattr(settler, "backoff_seconds", lambda _attempts: 0.05)
     for name in ("complete", "retry"):
         monkeypatch.setattr(Queue, name, _late(getattr(Queue, name)))
     await enqueue(redis, *jobs)
 
     # Neither a poll nor the end of a lease can wake it while the test waits.
-    async with running(worker_of(redis_url, effects, poll_seconds=600, lease_seconds=600)):
+    async with running(worker_of(redis_url, runner, poll_seconds=600, lease_seconds=600)):
         await eventually(lambda: _is_empty(redis))
 
-    assert sum(map(len, effects.tries.values())) == 2
+    assert sum(map(len, runner.attempts.values())) == 2
 
 
 def _late(settle: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
     async def late(*arguments: Any) -> Any:
-        await asyncio.sleep(0.1)  # so that the claim that follows a job's end comes before its settlement
+        await asyncio.sleep(0.1)  # so that the claim after a job's end comes before its settlement
         return await settle(*arguments)
 
     return late
