@@ -35,9 +35,11 @@ from tests.faults.queue_model import (
     ordering_key,
     tally_of,
 )
+from worker.model import settlement
+from worker.model.job import Lease
 from worker.queue import scripts
 from worker.queue.dead_letters import DeadLetters
-from worker.queue.queue import Burial, Completion, GiveBack, Lease, Queue, RetryLater
+from worker.queue.queue import Queue
 
 FAR_MS = 10 * LEASE_MS
 JUMP_US = 100 * LEASE_MS * 1000
@@ -56,13 +58,17 @@ class Faulty(Queue):
 
     fault: Exception | None = None
     token = b""
+    answer: Sequence[Any] = ()
+    """What claim.lua returned last."""
 
-    async def _run(self, script: Script, arguments: Sequence[Any]) -> Any:
+    async def _run(self, script: Script, arguments: list[str | bytes | int]) -> Any:
         if isinstance(self.fault, NotSent):
             raise self.fault
         if script is scripts.CLAIM:
-            self.token = arguments[2].encode()
+            self.token = str(arguments[2]).encode()
         answer = await super()._run(script, arguments)
+        if script is scripts.CLAIM:
+            self.answer = answer
         if self.fault is not None:
             raise self.fault
         return answer
@@ -183,7 +189,9 @@ class QueueMachine(RuleBasedStateMachine):
         self.model.unanswered.pop(queue._claimer, None)
         self.claims += [job.lease for job in answer.jobs]
         assert {job.lease.token for job in answer.jobs} <= {queue.token}
-        claimed = [(job.lease.job_id, float(job.lease.score), job.payload, job.state, job.tries) for job in answer.jobs]
+        # What the worker has decoded holds neither payload nor state.
+        five = zip(*(queue.answer[first::5] for first in range(1, 6)), strict=True)
+        claimed = [(job_id, float(score), payload, state, attempt) for job_id, payload, attempt, score, state in five]
         assert taken == claimed, f"{claimed}, not {taken}"
         first = min(self.model.queue.values(), default=PARKED_MS)
         assert (answer.next_due_ms is None) == (first >= PARKED_MS)
@@ -223,7 +231,7 @@ class QueueMachine(RuleBasedStateMachine):
     def complete(self, picks: list[int]) -> None:
         leases = self.picked(picks)
         held, _ = self.done(
-            self.workers[0].complete([Completion(lease, RESULT, "", tally_of("complete")) for lease in leases])
+            self.workers[0].complete([settlement.Complete(lease, RESULT, "", tally_of("complete")) for lease in leases])
         )
         assert held == self.model.complete(leases, RESULT)
 
@@ -232,7 +240,7 @@ class QueueMachine(RuleBasedStateMachine):
     def bury(self, picks: list[int]) -> None:
         leases = self.picked(picks)
         held, change = self.done(
-            self.workers[0].bury([Burial(lease, RESULT, "c", LETTER, tally_of("bury")) for lease in leases])
+            self.workers[0].bury([settlement.Bury(lease, RESULT, "c", LETTER, tally_of("bury")) for lease in leases])
         )
         assert held == self.model.bury(leases, RESULT, LETTER, change)
 
@@ -241,7 +249,7 @@ class QueueMachine(RuleBasedStateMachine):
     def retry(self, picks: list[int], delay_ms: int) -> None:
         leases = self.picked(picks)
         held, change = self.done(
-            self.workers[0].retry([RetryLater(lease, delay_ms, tally_of("retry")) for lease in leases])
+            self.workers[0].retry([settlement.Retry(lease, delay_ms, tally_of("retry")) for lease in leases])
         )
         assert held == self.model.retry(leases, delay_ms, change)
 
@@ -249,7 +257,9 @@ class QueueMachine(RuleBasedStateMachine):
     @rule(picks=SOME)
     def release(self, picks: list[int]) -> None:
         leases = self.picked(picks)
-        held, _ = self.done(self.workers[0].release([GiveBack(lease, tally_of("release")) for lease in leases]))
+        held, _ = self.done(
+            self.workers[0].release([settlement.Release(lease, tally_of("release")) for lease in leases])
+        )
         assert held == self.model.release(leases)
 
     @precondition(lambda self: self.claims)

@@ -14,7 +14,8 @@ from producers import keys
 from producers._encoding import Encoded
 from producers.cancellation import Answer
 from producers.keys import PARKED_MS
-from worker.queue.queue import Lease, PayloadState, Renewal
+from worker.model.job import Lease, PayloadState
+from worker.queue.queue import Renewal
 
 QUEUE = keys.DEFAULT_QUEUE
 MAX_PAYLOAD_BYTES = 200

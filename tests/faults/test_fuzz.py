@@ -12,7 +12,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 import pytest
 import redis as blocking
@@ -20,7 +20,6 @@ import structlog
 from pydantic import ValidationError
 from pydantic_core import to_json
 from typer.testing import CliRunner
-from worker.engine.job import Job, read
 
 from producers import Deleted, JobError, JobNotFound, ids, keys, wire
 from producers._redis import connect
@@ -33,13 +32,22 @@ from tests.acceptance.commands import WORKER, Running, eventually
 from tests.faults.fuzz import MARKER, MOST_BYTES, Fuzz, many
 from tests.waiting import PATIENCE_SECONDS
 from worker.cli import app
+from worker.database.session import create_engine, create_sessions
 from worker.embedded import PostgresServer, ValkeyServer
-from worker.engine.executor import Execution
-from worker.model.log_context import safe_job_id
-from worker.engine.transaction import Claim
+from worker.engine.batch import Batches
+from worker.engine.context import Runtime
+from worker.engine.executor import Executor
+from worker.engine.job_log import JobLog
+from worker.engine.settler import Settler, WorkerIdentity
+from worker.engine.signals import Signals
 from worker.jobs import REGISTRY
-from worker.model.outcome import Attempt, Dead, Done, Outcome, Rejected
-from worker.queue.queue import Burial, Claimed, Completion, Lease, PayloadState
+from worker.model import settlement
+from worker.model.job import Attempt, ClaimedJob, Lease, PayloadState, read_job
+from worker.model.log_context import safe_job_id
+from worker.model.outcome import Dead, Done, Outcome, Rejected
+from worker.model.settlement import Settlement
+from worker.queue.leases import Leases
+from worker.queue.queue import Queue
 from worker.views.payload_summary import shape
 
 PAYLOADS = int(os.environ.get("FUZZ_PAYLOADS", "5000"))
@@ -110,55 +118,82 @@ def refused(read_it: Callable[[], object], allowed: type[Exception], about: byte
 class Reading:
     """Does with a message what a transaction does before it begins."""
 
-    async def run(self, claim: Claim) -> Attempt:
-        if (job := REGISTRY.get(claim.job)) is None:
+    async def run(self, job: ClaimedJob) -> Attempt:
+        return Attempt(job, self._result(job))
+
+    async def record(self, job: ClaimedJob, outcome: Rejected | Dead) -> Attempt:
+        return Attempt(job, outcome)
+
+    @staticmethod
+    def _result(job: ClaimedJob) -> Outcome:
+        if (job_type := REGISTRY.get(job.name)) is None:
             return Dead("unknown_job", "no job of this name is known here")
         try:
-            message = job.message.model_validate(claim.fields)
+            message = job_type.message.model_validate(job.fields)
         except ValidationError as error:
-            wire.digest(claim.job, to_json(claim.fields))
+            wire.digest(job.name, to_json(job.fields))
             return Rejected("invalid", "; ".join(problems(error)))
-        without_marker(f"{message} {message!r}", claim.fields)
-        return Done(json.dumps(wire.digest(claim.job, wire.fields_json(message)).hex()))
-
-    async def settle(self, _claim: Claim, outcome: Rejected | Dead) -> Outcome:
-        return outcome
+        without_marker(f"{message} {message!r}", job.fields)
+        return Done(json.dumps(wire.digest(job.name, wire.fields_json(message)).hex()))
 
 
-def claimed(fuzz: Fuzz, payload: bytes) -> Claimed:
-    score = repr(fuzz.score()).encode()
-    return Claimed(Lease(fuzz.job_id(), b"token", score), payload, PayloadState.FETCHED, fuzz.chance.choice([1, -7]))
+class RecordingSettler(Settler):
+    """Keeps settlements instead of sending them."""
+
+    def __init__(self) -> None:
+        queue = Queue(cast("Any", None), QUEUE, lease_ms=1, result_ms=1, max_payload_bytes=1)
+        super().__init__(queue, Leases(queue), Signals(), WorkerIdentity("w", QUEUE))
+        self.settlements: list[Settlement] = []
+
+    def _add(self, item: Settlement) -> None:
+        self.settlements.append(item)
 
 
-def settled(job: Job, settlement: object) -> None:
-    """What goes back to Redis tells nothing either, and can be read."""
-    assert isinstance(settlement, Completion | Burial)
-    result = wire.decode_result(settlement.result)
-    if ids.is_job_id(job.claim.job_id):
-        without_marker(settlement.result, job.claim.job_id)
-    assert (result.k, result.a, result.s) == ({}, [], isinstance(settlement, Completion) and result.error is None)
-    if isinstance(settlement, Burial):
-        without_marker(settlement.letter)
-        strict(settlement.letter)
+def executor_of(settler: Settler) -> Executor:
+    """An executor without a database."""
+    engine = create_engine("postgresql://localhost/none", pool_size=1)  # opens nothing
+    sessions, runner = create_sessions(engine), Reading()
+    batches = Batches(runner, sessions, REGISTRY, timeout_seconds=1)
+    runtime = Runtime(engine, sessions, runner, batches, {}, JobLog(REGISTRY))
+    return Executor(runtime, settler, Signals(), max_tries=5, batches=False)
 
 
-async def test_no_payload_breaks_what_reads_it_or_is_told(fuzz: Fuzz, record_property: Count) -> None:
+def claimed(fuzz: Fuzz, payload: bytes) -> ClaimedJob:
+    lease = Lease(fuzz.job_id(), b"token", repr(fuzz.score()).encode())
+    attempt = fuzz.chance.choice([1, -7])
+    return read_job(lease, payload, PayloadState.FETCHED, attempt, remembered_since_ms=0)
+
+
+def assert_settled(job: ClaimedJob, item: Settlement) -> None:
+    """What is sent to Redis holds no marker either, and can be read."""
+    assert isinstance(item, settlement.Complete | settlement.Bury)
+    result = wire.decode_result(item.result)
+    if ids.is_job_id(job.job_id):
+        without_marker(item.result, job.job_id)
+    done = isinstance(item, settlement.Complete) and result.error is None
+    assert (result.k, result.a, result.s) == ({}, [], done)
+    if isinstance(item, settlement.Bury):
+        without_marker(item.record)
+        strict(item.record)
+
+
+async def test_no_payload_breaks_its_reader_or_leaks_its_values(fuzz: Fuzz, record_property: Count) -> None:
     done, slowest = 0, 0.0
+    settler = RecordingSettler()
     with structlog.testing.capture_logs() as lines:
-        execution = Execution(
-            Reading(), None, {}, queue=QUEUE, worker="w", max_tries=5, database_lost=pytest.fail
-        )  # fmt: skip
+        executor = executor_of(settler)
         for payload in many(fuzz.payload, PAYLOADS * 6 // 10):
             began = time.thread_time()
             refused(lambda payload=payload: wire.decode(payload), wire.WireError, payload)  # type: ignore[misc]
             refused(lambda payload=payload: wire.loads(payload), wire.WireError, payload)  # type: ignore[misc]
             without_marker(json.dumps(shape(payload)), payload)
-            job = read(claimed(fuzz, payload), remembered_since_ms=0)
-            assert safe_job_id(job.claimed.lease.job_id) is None or MARKER.encode() not in job.claimed.lease.job_id
-            settled(job, await execution.run(job))
+            job = claimed(fuzz, payload)
+            assert safe_job_id(job.lease.job_id) is None or MARKER.encode() not in job.lease.job_id
+            await executor.run([job])
+            assert_settled(job, settler.settlements[-1])
             done += bool(lines and lines[-1]["event"] == "job_done")
             slowest = max(slowest, time.thread_time() - began)
-    assert lines
+    assert len(settler.settlements) == len(lines) > 0
     for line in lines:
         without_marker(to_json(line, inf_nan_mode="strings"))
     assert {line["event"] for line in lines} == {"job_done", "job_rejected", "job_dead"}
