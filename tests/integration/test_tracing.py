@@ -1,4 +1,4 @@
-"""Does a trace lead from who enqueued a job through its tries to the statements below them, without any value?"""
+"""A trace leads from the producer of a job through its attempts to their statements, and holds no values."""
 
 import asyncio
 import json
@@ -31,7 +31,7 @@ SECRETS = ("@example.com", "argon2", "lovelace", "hopper", "dijkstra")
 
 
 class Spans:
-    """The spans that have ended, as they would have left the process."""
+    """The finished spans, as they would be exported."""
 
     def __init__(self, exporter: InMemorySpanExporter) -> None:
         self._exporter = exporter
@@ -47,23 +47,23 @@ class Spans:
         return span
 
     def below(self, parent: ReadableSpan) -> list[str]:
-        """The names of the spans right below one, as they began."""
+        """The names of the children of a span, in order of their start."""
         children = [span for span in self.all() if span.parent and span.parent.span_id == parent.context.span_id]
         return [span.name for span in sorted(children, key=lambda span: span.start_time or 0)]
 
 
 @pytest.fixture
 def spans(monkeypatch: pytest.MonkeyPatch) -> Iterator[Spans]:
-    """Traces go into memory, as those of an application that has set up a provider of its own."""
+    """Spans are kept in memory, by a provider that the application has set up."""
     exporter = InMemorySpanExporter()
     provider = TracerProvider(shutdown_on_exit=False)
     provider.add_span_processor(SimpleSpanProcessor(exporter))
     monkeypatch.setattr(trace, "_TRACER_PROVIDER", provider)
     spans = Spans(exporter)
     yield spans
-    written = "".join(span.to_json() for span in spans.all())
-    assert written
-    assert [secret for secret in SECRETS if secret in written] == []
+    exported = "".join(span.to_json() for span in spans.all())
+    assert exported
+    assert [secret for secret in SECRETS if secret in exported] == []
 
 
 @pytest.fixture
@@ -80,7 +80,7 @@ def attributes(span: ReadableSpan) -> dict[str, Any]:
 
 
 def put(url: str, job_id: str, headers: dict[str, str], name: str = "lovelace") -> None:
-    """Enqueue as a client in another language does."""
+    """Enqueue a job as a client in another language does."""
     fields = user(name).model_dump_json().encode()
     payload = wire.encode(
         "create_user", fields, enqueue_time_ms=round(time.time() * 1000), headers=wire.headers_json(headers)
@@ -113,16 +113,16 @@ async def test_one_trace_leads_from_the_application_to_the_statements(
         "messaging.destination.name": keys.DEFAULT_QUEUE,
         "messaging.message.id": job.job_id,
     }
-    told = attributes(process)
-    assert 0 < told.pop("job.wait_seconds") < 30
-    assert told == {
+    recorded = attributes(process)
+    assert 0 < recorded.pop("job.wait_seconds") < 30
+    assert recorded == {
         "messaging.system": "arq",
         "messaging.operation.name": "process",
         "messaging.operation.type": "process",
         "messaging.destination.name": keys.DEFAULT_QUEUE,
         "messaging.message.id": job.job_id,
         "job.name": "create_user",
-        "job.try": 1,
+        "job.attempt": 1,
         "job.outcome": "done",
     }
     insert = spans.one("INSERT users")
@@ -134,26 +134,26 @@ async def test_one_trace_leads_from_the_application_to_the_statements(
     assert done["span_id"] == f"{process.context.span_id:016x}"
 
 
-async def test_a_retry_is_a_span_of_its_own_in_the_same_trace(
+async def test_a_retry_has_its_own_span_in_the_same_trace(
     spans: Spans, settings: Settings, sql: Any, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("worker.engine.executor.backoff_seconds", lambda _tries: 0.01)
     await run_all(sql, BREAK)
 
-    async def tried() -> bool:
+    async def attempted() -> bool:
         return bool(spans.named("process create_user"))
 
     async with Producer(settings.redis_url.get_secret_value()) as producer, working(settings):
         job = await producer.enqueue(user("lovelace"))
-        await eventually(tried)
+        await eventually(attempted)
         await sql(MEND)
         await job.result(timeout=PATIENCE_SECONDS)
 
-    send, *tries = [*spans.named("send create_user"), *spans.named("process create_user")]
-    assert len(tries) >= 2
-    assert {span.parent.span_id for span in tries if span.parent} == {send.context.span_id}
-    assert [attributes(span)["job.try"] for span in tries] == list(range(1, len(tries) + 1))
-    first, last = tries[0], tries[-1]
+    send, *attempts = [*spans.named("send create_user"), *spans.named("process create_user")]
+    assert len(attempts) >= 2
+    assert {span.parent.span_id for span in attempts if span.parent} == {send.context.span_id}
+    assert [attributes(span)["job.attempt"] for span in attempts] == list(range(1, len(attempts) + 1))
+    first, last = attempts[0], attempts[-1]
     assert attributes(first)["job.outcome"] == "retry"
     assert first.status.status_code is StatusCode.ERROR
     assert first.status.description == "DBAPIError from Error[P0001] from RaiseError[P0001]"
@@ -164,7 +164,7 @@ async def test_a_retry_is_a_span_of_its_own_in_the_same_trace(
     assert [span.events for span in spans.all() if span.events] == []
 
 
-async def test_a_rejection_is_an_answer_and_no_error(spans: Spans, settings: Settings, redis_url: str) -> None:
+async def test_a_rejection_is_not_an_error(spans: Spans, settings: Settings, redis_url: str) -> None:
     async with Producer(redis_url) as producer:
         await producer.enqueue(user("lovelace"), ordering_key="one")
         await producer.enqueue(user("lovelace"), ordering_key="one")
@@ -176,7 +176,7 @@ async def test_a_rejection_is_an_answer_and_no_error(spans: Spans, settings: Set
     assert rejected.status.status_code is StatusCode.UNSET
 
 
-async def test_jobs_of_one_call_that_share_a_session_are_one_span_below_it(
+async def test_a_batch_from_one_call_is_one_span_below_that_call(
     spans: Spans, redis_url: str, database_url: str, logged: Logged
 ) -> None:
     async with Producer(redis_url) as producer:
@@ -190,11 +190,11 @@ async def test_jobs_of_one_call_that_share_a_session_are_one_span_below_it(
     assert spans.below(process) == ["INSERT users", "INSERT job_ledger", "COMMIT"]
     assert attributes(process)["messaging.batch.message_count"] == attributes(process)["job.outcomes.done"] == 20
     assert {span.context.trace_id for span in spans.all()} == {send.context.trace_id}
-    said = {line["span_id"] for line in lines() if line["event"] == "job_done"}
-    assert said == {f"{process.context.span_id:016x}"}
+    span_ids = {line["span_id"] for line in lines() if line["event"] == "job_done"}
+    assert span_ids == {f"{process.context.span_id:016x}"}
 
 
-async def test_jobs_of_many_calls_that_share_a_session_are_linked(
+async def test_a_batch_from_many_calls_has_links_to_them(
     spans: Spans, redis_url: str, database_url: str, logging_kept: None
 ) -> None:
     async with Producer(redis_url) as producer:
@@ -210,7 +210,7 @@ async def test_jobs_of_many_calls_that_share_a_session_are_linked(
     assert spans.below(process) == ["INSERT users", "INSERT job_ledger", "COMMIT"]
 
 
-async def test_who_cannot_share_the_session_after_all_has_a_span_in_the_trace_of_its_producer(
+async def test_a_job_split_from_its_batch_has_a_span_in_the_trace_of_its_producer(
     spans: Spans, redis_url: str, database_url: str, logging_kept: None
 ) -> None:
     async with Producer(redis_url) as producer:
@@ -230,7 +230,7 @@ async def test_who_cannot_share_the_session_after_all_has_a_span_in_the_trace_of
     assert counted == 3
 
 
-async def test_any_client_can_begin_the_trace(spans: Spans, settings: Settings, redis_url: str) -> None:
+async def test_a_client_in_any_language_can_start_the_trace(spans: Spans, settings: Settings, redis_url: str) -> None:
     put(redis_url, "from-afar", {"traceparent": f"00-{0xABC:032x}-{0xDEF:016x}-01"})
     await burst(settings)
 
@@ -240,7 +240,7 @@ async def test_any_client_can_begin_the_trace(spans: Spans, settings: Settings, 
     assert process.parent.span_id == 0xDEF
 
 
-async def test_what_the_producer_does_not_sample_is_not_traced(
+async def test_a_job_that_its_producer_does_not_sample_is_not_traced(
     spans: Spans, settings: Settings, redis_url: str, sql: Any
 ) -> None:
     put(redis_url, "unsampled", {"traceparent": f"00-{0xABC:032x}-{0xDEF:016x}-00"}, "hopper")
@@ -264,7 +264,7 @@ async def test_what_the_producer_does_not_sample_is_not_traced(
         "0" * 512,
     ],
 )
-async def test_what_is_no_trace_context_is_left_alone(
+async def test_an_invalid_trace_context_is_ignored(
     spans: Spans, settings: Settings, redis_url: str, sql: Any, hostile: str
 ) -> None:
     put(redis_url, "hostile", {"traceparent": hostile, "tracestate": "lovelace=lovelace@example.com"})
@@ -276,7 +276,7 @@ async def test_what_is_no_trace_context_is_left_alone(
     assert spans.below(process) == ["INSERT job_ledger", "INSERT users", "UPDATE job_ledger", "COMMIT"]
 
 
-async def test_a_name_or_an_id_that_may_be_anything_is_not_told(
+async def test_unknown_names_and_invalid_ids_are_not_in_the_spans(
     spans: Spans, settings: Settings, redis_url: str
 ) -> None:
     now_ms = round(time.time() * 1000)
@@ -286,12 +286,12 @@ async def test_a_name_or_an_id_that_may_be_anything_is_not_told(
             client.zadd(keys.DEFAULT_QUEUE, {job_id: now_ms})
     await burst(settings)
 
-    tries = spans.named("process unknown")
-    assert [attributes(span)["job.outcome"] for span in tries] == ["dead", "dead"]
-    assert sorted(attributes(span).get("messaging.message.id", "") for span in tries) == ["", "sound"]
+    attempts = spans.named("process unknown")
+    assert [attributes(span)["job.outcome"] for span in attempts] == ["dead", "dead"]
+    assert sorted(attributes(span).get("messaging.message.id", "") for span in attempts) == ["", "sound"]
 
 
-async def test_a_blocking_producer_carries_on_the_trace_of_its_caller(
+async def test_a_blocking_producer_continues_the_trace_of_its_caller(
     spans: Spans, settings: Settings, redis_url: str
 ) -> None:
     def enqueue() -> None:
@@ -305,7 +305,9 @@ async def test_a_blocking_producer_carries_on_the_trace_of_its_caller(
     assert spans.below(spans.one("send create_user")) == ["process create_user"]
 
 
-async def test_the_same_call_in_another_span_is_the_same_call(spans: Spans, settings: Settings, redis_url: str) -> None:
+async def test_a_repeated_call_in_another_span_is_the_same_job(
+    spans: Spans, settings: Settings, redis_url: str
+) -> None:
     async with Producer(redis_url) as producer:
         first = await producer.enqueue(user("lovelace"), idempotency_key="sign-up-1")
         second = await producer.enqueue(user("lovelace"), idempotency_key="sign-up-1")
@@ -318,7 +320,7 @@ async def test_the_same_call_in_another_span_is_the_same_call(spans: Spans, sett
     assert process.parent.span_id == first_send.context.span_id
 
 
-async def test_an_enqueue_that_fails_tells_the_type_of_the_error_alone(
+async def test_a_failed_enqueue_records_only_the_type_of_its_error(
     spans: Spans, settings: Settings, redis_url: str
 ) -> None:
     async with Producer(redis_url, max_queued=1) as producer:
@@ -331,7 +333,7 @@ async def test_an_enqueue_that_fails_tells_the_type_of_the_error_alone(
     assert failed.events == ()
 
 
-async def test_headers_name_the_producer_beside_the_trace(spans: Spans, redis_url: str) -> None:
+async def test_headers_hold_the_producer_and_the_trace(spans: Spans, redis_url: str) -> None:
     async with Producer(redis_url, name="web") as producer:
         job = await producer.enqueue(DeleteUser(user_id=1))
     with redis.Redis.from_url(redis_url) as client:
@@ -366,7 +368,7 @@ async def test_a_statement_that_is_cancelled_has_its_span(
     assert statement.status.description == "CancelledError"
 
 
-async def test_statements_outside_of_jobs_have_no_spans(spans: Spans, settings: Settings) -> None:
+async def test_statements_outside_of_a_span_have_no_spans(spans: Spans, settings: Settings) -> None:
     async with working(settings):
         pass
     with tracer().start_as_current_span("nothing else"):
@@ -375,7 +377,7 @@ async def test_statements_outside_of_jobs_have_no_spans(spans: Spans, settings: 
     assert [span.name for span in spans.all()] == ["nothing else"]
 
 
-async def test_a_scheduled_job_is_a_trace_of_its_own(spans: Spans, engine: AsyncEngine, logged: Logged) -> None:
+async def test_a_scheduled_job_has_its_own_trace(spans: Spans, engine: AsyncEngine, logged: Logged) -> None:
     tracing = Tracing(None, names=[], queue=keys.DEFAULT_QUEUE)
     sessions = tracing.sessions(engine)
 
@@ -397,7 +399,7 @@ async def test_a_scheduled_job_is_a_trace_of_its_own(spans: Spans, engine: Async
 
 
 @pytest.mark.filterwarnings("ignore:Call to deprecated close:DeprecationWarning")  # by arq, as it closes its pool
-async def test_arqs_own_worker_traces_its_jobs_but_knows_no_headers(
+async def test_the_stock_arq_worker_traces_jobs_without_their_headers(
     spans: Spans, settings: Settings, redis_url: str
 ) -> None:
     async with Producer(redis_url) as producer:

@@ -1,4 +1,4 @@
-"""What does a process load for traces, and how does a worker end when its collector is alive, dead or silent?"""
+"""Traces of a whole process: what it imports, and how it ends when its collector works, is down or does not answer."""
 
 import json
 import os
@@ -16,7 +16,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from tests.waiting import PATIENCE_SECONDS, Stopwatch
 
-# Enqueues a job, runs a worker until the queue is empty, and tells which parts of OpenTelemetry were loaded.
+# Enqueues two jobs, runs a worker until the queue is empty, and prints the OpenTelemetry modules that were imported.
 RUN = """
 import asyncio, json, sys
 
@@ -50,7 +50,7 @@ print(json.dumps({"event": "loaded", "modules": loaded}))
 
 
 class Collector(HTTPServer):
-    """Takes spans as a collector does."""
+    """Accepts spans as a collector does."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Take)
@@ -66,7 +66,7 @@ class _Take(BaseHTTPRequestHandler):
         self.send_response(200)
         self.end_headers()
 
-    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  # as it is called
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  # the name that the base class has
         pass
 
 
@@ -82,16 +82,16 @@ def collector() -> Iterator[Collector]:
 
 @contextmanager
 def silent() -> Iterator[int]:
-    """The port of a server that lets everybody in and never says a word."""
+    """The port of a server that accepts connections and never answers."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         yield server.getsockname()[1]
 
 
-def run(redis_url: str, database_url: str, *words: str, **variables: str) -> list[dict[str, Any]]:
-    """Run the script; all that it has said, a line each."""
+def run(redis_url: str, database_url: str, *options: str, **variables: str) -> list[dict[str, Any]]:
+    """Run the script and return the lines that it printed."""
     environ = {name: value for name, value in os.environ.items() if not name.startswith("OTEL_")}
     ended = subprocess.run(
-        [sys.executable, "-c", RUN, *words],
+        [sys.executable, "-c", RUN, *options],
         env=environ | {"REDIS_URL": redis_url, "DATABASE_URL": database_url} | variables,
         capture_output=True,
         text=True,
@@ -109,7 +109,7 @@ def events(lines: list[dict[str, Any]], name: str) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize(
-    ("words", "variables"),
+    ("options", "variables"),
     [
         ((), {}),
         (("missing",), {}),
@@ -117,16 +117,16 @@ def events(lines: list[dict[str, Any]], name: str) -> list[dict[str, Any]]:
         ((), {"OTEL_SDK_DISABLED": "true", "OTEL_TRACES_EXPORTER": "otlp"}),
     ],
 )
-def test_who_does_not_ask_for_traces_loads_nothing_of_them(
-    redis_url: str, database_url: str, words: tuple[str, ...], variables: dict[str, str]
+def test_opentelemetry_is_not_imported_when_traces_are_not_requested(
+    redis_url: str, database_url: str, options: tuple[str, ...], variables: dict[str, str]
 ) -> None:
-    lines = run(redis_url, database_url, *words, **variables)
+    lines = run(redis_url, database_url, *options, **variables)
 
     assert events(lines, "loaded")[0]["modules"] == []
     assert [line for line in lines if "trac" in line["event"]] == []
 
 
-def test_an_application_that_has_loaded_the_api_alone_traces_nothing(redis_url: str, database_url: str) -> None:
+def test_an_application_that_imports_only_the_api_traces_nothing(redis_url: str, database_url: str) -> None:
     lines = run(redis_url, database_url, "application")
 
     assert "opentelemetry.sdk" not in events(lines, "loaded")[0]["modules"]
@@ -134,7 +134,7 @@ def test_an_application_that_has_loaded_the_api_alone_traces_nothing(redis_url: 
 
 
 @pytest.mark.parametrize(
-    ("words", "variables", "reason"),
+    ("options", "variables", "reason"),
     [
         (
             ("missing",),
@@ -144,25 +144,25 @@ def test_an_application_that_has_loaded_the_api_alone_traces_nothing(redis_url: 
         (
             (),
             {"OTEL_TRACES_EXPORTER": "zipkin"},
-            "OTEL_TRACES_EXPORTER may be otlp or none; for others run it under opentelemetry-instrument",
+            "OTEL_TRACES_EXPORTER must be otlp or none; use opentelemetry-instrument for other exporters",
         ),
         (
             (),
             {"OTEL_TRACES_EXPORTER": "otlp", "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"},
-            "OTEL_EXPORTER_OTLP_PROTOCOL may be http/protobuf; for others run it under opentelemetry-instrument",
+            "OTEL_EXPORTER_OTLP_PROTOCOL must be http/protobuf; use opentelemetry-instrument for other protocols",
         ),
     ],
 )
-def test_what_cannot_be_had_is_told_in_one_line_and_jobs_run(
-    redis_url: str, database_url: str, words: tuple[str, ...], variables: dict[str, str], reason: str
+def test_unavailable_tracing_is_logged_once_and_jobs_run(
+    redis_url: str, database_url: str, options: tuple[str, ...], variables: dict[str, str], reason: str
 ) -> None:
-    lines = run(redis_url, database_url, *words, **variables)
+    lines = run(redis_url, database_url, *options, **variables)
 
     (off,) = events(lines, "tracing_off")
-    assert (off["asked_by"], off["because"]) == ("OTEL_TRACES_EXPORTER", reason)
+    assert (off["requested_by"], off["reason"]) == ("OTEL_TRACES_EXPORTER", reason)
 
 
-def test_a_collector_gets_all_spans_with_the_name_of_the_service(
+def test_a_collector_receives_all_spans_with_the_service_name(
     redis_url: str, database_url: str, collector: Collector
 ) -> None:
     endpoint = f"http://127.0.0.1:{collector.server_port}"
@@ -179,7 +179,7 @@ def test_a_collector_gets_all_spans_with_the_name_of_the_service(
     assert events(lines, "traces_unsent") == []
 
 
-def test_the_environment_names_the_service(redis_url: str, database_url: str, collector: Collector) -> None:
+def test_the_environment_overrides_the_service_name(redis_url: str, database_url: str, collector: Collector) -> None:
     run(
         redis_url,
         database_url,
@@ -192,9 +192,9 @@ def test_the_environment_names_the_service(redis_url: str, database_url: str, co
     assert (known["service.name"], known["deployment.environment.name"]) == ("accounts", "staging")
 
 
-def test_a_dead_collector_floods_no_log_and_is_not_waited_for(redis_url: str, database_url: str) -> None:
+def test_a_collector_that_is_down_is_logged_once_and_does_not_delay_the_end(redis_url: str, database_url: str) -> None:
     with silent() as port:
-        pass  # nobody listens there any more
+        pass  # the port is closed again
     watch = Stopwatch()
     lines = run(
         redis_url, database_url, OTEL_EXPORTER_OTLP_ENDPOINT=f"http://127.0.0.1:{port}", OTEL_BSP_SCHEDULE_DELAY="10"
@@ -206,7 +206,7 @@ def test_a_dead_collector_floods_no_log_and_is_not_waited_for(redis_url: str, da
     assert events(lines, "worker_stopped")
 
 
-def test_a_silent_collector_is_not_waited_for(redis_url: str, database_url: str) -> None:
+def test_a_collector_that_does_not_answer_delays_the_end_for_a_bounded_time(redis_url: str, database_url: str) -> None:
     with silent() as port:
         lines = run(redis_url, database_url, OTEL_EXPORTER_OTLP_ENDPOINT=f"http://127.0.0.1:{port}")
 

@@ -1,15 +1,15 @@
-"""Is a collector that is away told of once, and once when it is back?"""
+"""An unreachable collector is reported once, and once again when it is back."""
 
 from collections.abc import Sequence
 
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
-from worker.observability.tracing.export import Told
+from worker.observability.tracing.export import ReportingExporter
 
 
 class Scripted(SpanExporter):
-    """An exporter whose results are known."""
+    """An exporter with given results."""
 
     def __init__(self, *works: bool) -> None:
         self._works = iter(works)
@@ -18,12 +18,12 @@ class Scripted(SpanExporter):
         return SpanExportResult.SUCCESS if next(self._works) else SpanExportResult.FAILURE
 
 
-def test_only_changes_are_told() -> None:
-    said: list[bool] = []
+def test_an_exporter_reports_only_changes() -> None:
+    reported: list[bool] = []
     results = [True, True, False, False, False, True, True, False]
-    exporter = Told(Scripted(*results), said.append)
+    exporter = ReportingExporter(Scripted(*results), reported.append)
 
     returned = [exporter.export([]) is SpanExportResult.SUCCESS for _ in results]
 
     assert returned == results
-    assert said == [False, True, False]
+    assert reported == [False, True, False]

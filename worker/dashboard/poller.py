@@ -107,7 +107,7 @@ class Poller(Generic[T]):
             try:
                 self._seen = await self._look()
             except Exception as error:  # noqa: BLE001  # told, and tried again: one bad look must not end them all
-                log.error("dashboard_look_failed", error=causes(error))  # noqa: TRY400  # without its text
+                log.error("dashboard_poll_failed", error=causes(error))  # noqa: TRY400  # without its text
             self.looks += 1
             self._tell()
             due = max(due + self._every_seconds, loop.time())

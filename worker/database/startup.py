@@ -64,7 +64,7 @@ async def _wait_for(start: Callable[[], Awaitable[str | None]]) -> str | None:
                 log.warning("migration_awaited", reason=said)
         except Exception as error:  # noqa: BLE001  # raised on, if no waiting mends it
             said = None
-            log.warning("database_awaited", reason=_reason(error), tries=tries)
+            log.warning("database_awaited", reason=_reason(error), attempts=tries)
         await asyncio.sleep(backoff_seconds(tries, base=0.5, cap=5))
 
 

@@ -45,7 +45,7 @@ async def test_several_are_replayed_and_run(page: Page, settings: Settings, sql:
         assert "no such dead letter (any more)" in answer.text
         assert [await job.status() for job in jobs] == [JobStatus.DONE, JobStatus.DONE, JobStatus.DEAD]
         assert [{**line, "timestamp": ""} for line in told] == [
-            {"event": "dashboard_replayed", "job_ids": ticked, "jobs": 2, "asked": 3, "remote": "127.0.0.1",
+            {"event": "dashboard_replayed", "job_ids": ticked, "jobs": 2, "requested": 3, "remote": "127.0.0.1",
              "level": "info", "timestamp": ""}
         ]  # fmt: skip
 

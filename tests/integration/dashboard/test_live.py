@@ -190,7 +190,7 @@ async def test_a_look_that_fails_is_told_and_does_not_end_the_others(logged: Any
         assert await poller.first(5) == "seen"
         told = lines()
 
-    assert [line["event"] for line in told] == ["dashboard_look_failed"]
+    assert [line["event"] for line in told] == ["dashboard_poll_failed"]
     assert "hunter2" not in str(told)
 
 

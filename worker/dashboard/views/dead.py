@@ -70,7 +70,7 @@ async def act(request: Request) -> Response:
     line = {
         "job_ids": [job_id for job_id in acted if job_id is not None],
         "jobs": len(acted),
-        "asked": len(job_ids),
+        "requested": len(job_ids),
         "remote": None if request.client is None else request.client.host,
     }
     if action == "replay":

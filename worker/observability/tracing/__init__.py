@@ -1,1 +1,1 @@
-"""Traces of jobs by OpenTelemetry (the extra `otel`): loaded only when somebody asks for them."""
+"""Traces of jobs with OpenTelemetry (the extra `otel`), which is imported only when traces are requested."""

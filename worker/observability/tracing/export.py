@@ -1,4 +1,4 @@
-"""The way of spans to a collector: in the background, in bounded memory, and for a bounded time at the end."""
+"""Export of spans to a collector: in the background, in bounded memory, and for a bounded time at the end."""
 
 import asyncio
 import logging
@@ -25,50 +25,52 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, Spa
 log = structlog.get_logger("worker")
 
 NAME = "userpost-worker"
-LAST_SECONDS = 2.0
-"""How long the last spans may take: a collector that is away must not keep a worker from ending."""
+SHUTDOWN_SECONDS = 2.0
+"""How long sending the last spans may take: an unreachable collector must not delay the end of a worker."""
 
 
 class Export:
-    """A provider of this worker's own, which sends what it gets by OTLP, as OpenTelemetry's variables say."""
+    """The tracer provider of this process. It sends spans by OTLP, as configured by OpenTelemetry's variables."""
 
     def __init__(self) -> None:
-        # The exporter says with each batch that it failed, several lines each time; ours say when that changes.
+        # OpenTelemetry logs several lines for every batch that fails. Our events report only changes.
         logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)
-        # At the process's end there would be no bound.
+        # The provider's own shutdown at exit has no time limit.
         self._provider = TracerProvider(resource=_resource(), shutdown_on_exit=False)
-        self._provider.add_span_processor(BatchSpanProcessor(Told(OTLPSpanExporter(), _say())))
+        exporter = ReportingExporter(OTLPSpanExporter(), _log_in_loop(asyncio.get_running_loop()))
+        self._provider.add_span_processor(BatchSpanProcessor(exporter))
         trace.set_tracer_provider(self._provider)
 
-    async def end(self) -> None:
-        """Send what is left, but not for longer than `LAST_SECONDS`."""
-        loop, ended = asyncio.get_running_loop(), asyncio.Event()
+    async def close(self) -> None:
+        """Send the remaining spans, for at most `SHUTDOWN_SECONDS`."""
+        loop, closed = asyncio.get_running_loop(), asyncio.Event()
 
         def shut_down() -> None:
             self._provider.shutdown()
-            with suppress(RuntimeError):  # the loop has not waited
-                loop.call_soon_threadsafe(ended.set)
+            with suppress(RuntimeError):  # the loop is closed
+                loop.call_soon_threadsafe(closed.set)
 
-        # Not one of the loop's own threads: those are waited for, for as long as they take.
+        # Not in the loop's executor: the interpreter waits for those threads without a limit.
         threading.Thread(target=shut_down, name="last-spans", daemon=True).start()
         try:
-            async with asyncio.timeout(LAST_SECONDS):
-                await ended.wait()
+            async with asyncio.timeout(SHUTDOWN_SECONDS):
+                await closed.wait()
         except TimeoutError:
-            log.warning("last_traces_unsent", after_seconds=LAST_SECONDS)
+            log.warning("last_traces_unsent", after_seconds=SHUTDOWN_SECONDS)
 
 
-class Told(SpanExporter):
-    """An exporter that tells whether it gets its spans away, whenever that changes.
+class ReportingExporter(SpanExporter):
+    """An exporter that reports when exporting begins to fail and when it works again.
 
     Args:
-        exporter: what sends the spans.
-        say: told True when they are sent again, and False when they are not any more; in the exporter's thread.
+        exporter: sends the spans.
+        report: called with True when spans are sent again and with False when they no longer are, in the exporter's
+            thread.
     """
 
-    def __init__(self, exporter: SpanExporter, say: Callable[[bool], None]) -> None:
+    def __init__(self, exporter: SpanExporter, report: Callable[[bool], None]) -> None:
         self._exporter = exporter
-        self._say = say
+        self._report = report
         self._works = True
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
@@ -76,36 +78,34 @@ class Told(SpanExporter):
         result = self._exporter.export(spans)
         if self._works is not (works := result is SpanExportResult.SUCCESS):
             self._works = works
-            self._say(works)
+            self._report(works)
         return result
 
     def shutdown(self) -> None:
-        """Send no more."""
+        """Stop sending."""
         self._exporter.shutdown()
 
     def force_flush(self, timeout_millis: int = 30_000) -> bool:
-        """Send what is held; nothing is."""
+        """Send buffered spans; there are none."""
         return self._exporter.force_flush(timeout_millis)
 
 
-def _say() -> Callable[[bool], None]:
-    loop = asyncio.get_running_loop()
-
-    def write(works: bool) -> None:  # as it is called
+def _log_in_loop(loop: asyncio.AbstractEventLoop) -> Callable[[bool], None]:
+    def write(works: bool) -> None:
         if works:
             log.info("traces_sent_again")
         else:
             log.warning("traces_unsent")
 
-    def say(works: bool) -> None:  # as it is called
-        with suppress(RuntimeError):  # the loop has ended
+    def report(works: bool) -> None:
+        with suppress(RuntimeError):  # the loop is closed
             loop.call_soon_threadsafe(write, works)
 
-    return say
+    return report
 
 
 def _resource() -> Resource:
-    """What is known of this process, and before it what OpenTelemetry's variables say."""
+    """What identifies this process; OpenTelemetry's variables override it."""
     worker = f"{socket.gethostname()}:{os.getpid()}"
     known = Resource.create({SERVICE_NAME: NAME, SERVICE_VERSION: version(NAME), SERVICE_INSTANCE_ID: worker})
     return known.merge(OTELResourceDetector().detect())

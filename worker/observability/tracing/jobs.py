@@ -1,7 +1,7 @@
-"""The spans of jobs: one a try, and one for those that share a session; below the spans of who enqueued them.
+"""Spans of jobs: one per attempt, or one per batch, below the span of the producer.
 
-The names are those of OpenTelemetry's conventions for messaging. No value of a message is told, and of an exception its
-types alone.
+The names follow OpenTelemetry's conventions for messaging. Spans hold no value of a message, and only the types of an
+exception.
 """
 
 import asyncio
@@ -22,35 +22,35 @@ from worker.engine.context import BatchRunner, JobRunner, Tick
 from worker.model.job import Attempt, ClaimedJob
 from worker.model.outcome import Dead, Rejected, Retry, label
 
-MOST_LINKS = 100
-"""Of the span of a batch: so many of its producers' spans are named, which need not be all."""
+MAX_LINKS = 100
+"""Links from the span of a batch to the spans of its producers; the rest is left out."""
 
 _PROPAGATOR = TraceContextTextMapPropagator()
 
 
 class JobSpans:
-    """Opens spans.
+    """Opens the spans of jobs.
 
     Args:
-        tracer: makes them.
-        names: the jobs that are known here; a name that is not may be anything, and is not told.
-        queue: the queue's name.
+        tracer: creates the spans.
+        names: the known job names; any other name is recorded as `unknown`.
+        queue: the name of the queue.
     """
 
     def __init__(self, tracer: Tracer, names: Collection[str], queue: str) -> None:
         self._tracer = tracer
         self._names = frozenset(names)
-        self._always = {"messaging.system": "arq", "messaging.destination.name": queue}
+        self._attributes = {"messaging.system": "arq", "messaging.destination.name": queue}
 
     @contextmanager
     def of_attempt(self, operation: str, job: ClaimedJob) -> Iterator[Span]:
-        """The span of one try of a job, below that of its producer."""
+        """Open the span of one attempt, below the span of the job's producer."""
         attributes: dict[str, str | int | float] = {"job.attempt": job.attempt}
         if ids.is_job_id(job.job_id):
             attributes["messaging.message.id"] = job.job_id
         if job.due_ms:
             attributes["job.wait_seconds"] = round(max(0.0, time.time() - job.due_ms / 1000), 6)
-        # What shares no session after all is tried within its batch's span, but is not below it.
+        # A job that was split from its batch runs within the batch's span: it gets a link to that span, not a parent.
         around = trace.get_current_span().get_span_context()
         links = [Link(around)] if around.is_valid else []
         with self.of(operation, self._known(job), attributes, _producer(job), links) as span:
@@ -58,11 +58,11 @@ class JobSpans:
 
     @contextmanager
     def of_batch(self, jobs: Sequence[ClaimedJob]) -> Iterator[Span]:
-        """The span of jobs that share a session. If one call has enqueued them all, it is below that of the call."""
+        """Open the span of a batch, below the span of the call that enqueued its jobs if one call enqueued them all."""
         parents = [_producer(job) for job in jobs]
         contexts = {(context.trace_id, context.span_id): context for context in map(_span_context, parents)}
         one = len(contexts) == 1
-        links = [] if one else [Link(context) for context in contexts.values() if context.is_valid][:MOST_LINKS]
+        links = [] if one else [Link(context) for context in contexts.values() if context.is_valid][:MAX_LINKS]
         attributes = {"messaging.batch.message_count": len(jobs)}
         with self.of("process", self._known(jobs[0]), attributes, parents[0] if one else Context(), links) as span:
             yield span
@@ -76,13 +76,13 @@ class JobSpans:
         parent: Context,
         links: Sequence[Link] = (),
     ) -> Iterator[Span]:
-        """A span that is the current one meanwhile; what is logged within it has its ids."""
+        """Open a span and make it the current one. Lines logged within it have its ids."""
         span = self._tracer.start_span(
             f"{operation} {job}",
             context=parent,
             kind=SpanKind.CONSUMER,
             attributes={
-                **self._always,
+                **self._attributes,
                 "messaging.operation.name": operation,
                 "messaging.operation.type": operation,
                 "job.name": job,
@@ -93,7 +93,7 @@ class JobSpans:
         trace_id, span_id = _ids(span)
         with (
             structlog.contextvars.bound_contextvars(trace_id=trace_id, span_id=span_id),
-            # An exception's text may hold values.
+            # The text of an exception may hold values.
             trace.use_span(span, end_on_exit=True, record_exception=False, set_status_on_exception=False),
         ):
             try:
@@ -109,7 +109,7 @@ class JobSpans:
 
 
 class TracedRunner:
-    """Runs jobs, each attempt within a span of its own."""
+    """Runs jobs with a span for each attempt."""
 
     def __init__(self, runner: JobRunner, spans: JobSpans) -> None:
         self._runner = runner
@@ -121,13 +121,13 @@ class TracedRunner:
             return _describe(span, await self._runner.run(job))
 
     async def record(self, job: ClaimedJob, outcome: Rejected | Dead) -> Attempt:
-        """Record the outcome of a job that is not to run."""
+        """Record the outcome of a job that must not run."""
         with self._spans.of_attempt("settle", job) as span:
             return _describe(span, await self._runner.record(job, outcome))
 
 
 class TracedBatches:
-    """Runs batches, each within one span."""
+    """Runs batches with a span for each batch."""
 
     def __init__(self, batches: BatchRunner, spans: JobSpans) -> None:
         self._batches = batches
@@ -154,7 +154,7 @@ class TracedBatches:
 
 
 def traced_tick(name: str, tick: Tick, spans: JobSpans) -> Tick:
-    """A scheduled job, each time within a span of its own."""
+    """Wrap a scheduled job so that each run has its own span."""
 
     async def run(tick_id: str) -> None:
         with spans.of("process", name, {"messaging.message.id": tick_id}, Context()):
@@ -164,7 +164,7 @@ def traced_tick(name: str, tick: Tick, spans: JobSpans) -> Tick:
 
 
 def _producer(job: ClaimedJob) -> Context:
-    """The context that the job's job carries; an empty one when that is none, whatever it may be."""
+    """The trace context in the job's headers; empty if there is none or it is invalid."""
     header = job.headers.get("traceparent")
     return _PROPAGATOR.extract({"traceparent": header}, Context()) if header else Context()
 
@@ -179,7 +179,7 @@ def _span_context(context: Context) -> SpanContext:
 
 
 def _describe(span: Span, attempt: Attempt) -> Attempt:
-    """Write what an attempt came to into its span, and the span's ids into the attempt."""
+    """Add the result of an attempt to its span, and the ids of the span to the attempt."""
     result = attempt.result
     span.set_attribute("job.outcome", label(result))
     if attempt.redelivered:
@@ -193,5 +193,5 @@ def _describe(span: Span, attempt: Attempt) -> Attempt:
 
 
 def _types(result: Dead | Retry) -> str:
-    """The exception's types, as `worker.model.failures.describe` gives them; other details are left out."""
+    """The exception types that `worker.model.failures.describe` lists; other details are left out."""
     return result.detail.partition(" at ")[0] if result.code in {"failed", "timeout"} else result.code

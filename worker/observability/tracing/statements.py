@@ -1,7 +1,7 @@
-"""The spans of SQL: one a statement, below the span of the job that sends it.
+"""Spans of SQL statements, below the span of the job that sends them.
 
-SQLAlchemy's instrumentation of OpenTelemetry takes no SQLAlchemy as new as ours, and tells statements with what is
-written out in them.
+OpenTelemetry's own instrumentation of SQLAlchemy does not support SQLAlchemy 2.1, and it records the literals in
+statements.
 """
 
 import re
@@ -16,13 +16,13 @@ from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer
 from sqlalchemy import Connection, Engine, event
 from sqlalchemy.engine.interfaces import ExceptionContext, ExecutionContext
 
-LONGEST_TEXT = 2000
-"""Of a statement as spans tell it, in characters."""
+MAX_TEXT = 2000
+"""Characters of a statement in its span."""
 
-# Values are bound. Should somebody write one out all the same, it is not told: strings, and numbers that are no `$1`.
+# Values are bound parameters. Literals are replaced in case a handler writes one: strings, and numbers except `$1`.
 _LITERAL = re.compile(r"'(?:[^']|'')*'|\$(\w*)\$.*?\$\1\$|(?<![\w$.])\d+(?:\.\d+)?\b", re.DOTALL)
 _INNERMOST = re.compile(r"\([^()]*\)")
-_ABOUT = re.compile(
+_OPERATION = re.compile(
     r"\b(INSERT)\s+INTO\s+(?!AS\b)([\w.\"]+)|\b(DELETE)\s+FROM\s+([\w.\"]+)|\b(UPDATE)\s+(?!SET\b)([\w.\"]+)"
     r"|\b(SELECT)\b.*?\bFROM\s+(?!AS\b)([\w.\"]+)",
     re.DOTALL | re.IGNORECASE,
@@ -30,17 +30,17 @@ _ABOUT = re.compile(
 
 
 class StatementSpans:
-    """Opens spans for what an engine sends while there is a span of a job; outside of one it does nothing.
+    """Opens a span for each statement that an engine sends within a recorded span, and none outside of one.
 
     Args:
-        tracer: makes them.
-        engine: whose statements have spans from now on.
+        tracer: creates the spans.
+        engine: its statements have spans from now on.
     """
 
     def __init__(self, tracer: Tracer, engine: Engine) -> None:
         self._tracer = tracer
         url = engine.url
-        self._always = {
+        self._attributes = {
             name: value
             for name, value in {
                 "db.system.name": "postgresql",
@@ -51,21 +51,21 @@ class StatementSpans:
             if value is not None
         }
         self._open: WeakKeyDictionary[ExecutionContext, Span] = WeakKeyDictionary()
-        # Not around the driver's call: an exception would then be told to come from here.
+        # Events instead of a wrapper around the driver's call, which would become the place that exceptions come from.
         event.listen(engine, "before_cursor_execute", self._before)
         event.listen(engine, "after_cursor_execute", self._after)
         event.listen(engine, "handle_error", self._failed)
 
     @contextmanager
     def of(self, statement: str) -> Iterator[None]:
-        """The span of what is no statement for a cursor: COMMIT."""
+        """Open a span for a command that has no cursor: COMMIT."""
         if (span := self._begin(statement)) is None:
             yield
             return
         try:
             yield
         except BaseException as error:
-            _tell(span, error)
+            _record_error(span, error)
             raise
         finally:
             span.end()
@@ -73,8 +73,8 @@ class StatementSpans:
     def _begin(self, statement: str) -> Span | None:
         if not trace.get_current_span().is_recording():
             return None
-        name, attributes = _told(statement)
-        return self._tracer.start_span(name, kind=SpanKind.CLIENT, attributes={**self._always, **attributes})
+        name, attributes = _describe(statement)
+        return self._tracer.start_span(name, kind=SpanKind.CLIENT, attributes={**self._attributes, **attributes})
 
     def _before(
         self,
@@ -95,15 +95,15 @@ class StatementSpans:
             span.end()
 
     def _failed(self, failure: ExceptionContext) -> None:
-        # Cancellations come here, too.
+        # Cancellations arrive here as well.
         context = failure.execution_context
         if context is not None and (span := self._open.pop(context, None)) is not None:
-            _tell(span, failure.original_exception)
+            _record_error(span, failure.original_exception)
             span.end()
 
 
-def _tell(span: Span, error: BaseException) -> None:
-    """What an error was, without its text, for that may hold values."""
+def _record_error(span: Span, error: BaseException) -> None:
+    """Record the type of an error, without its text, which may hold values."""
     span.set_attribute("error.type", type(error).__name__)
     if isinstance(sqlstate := getattr(error, "sqlstate", None), str):
         span.set_attribute("db.response.status_code", sqlstate)
@@ -111,25 +111,25 @@ def _tell(span: Span, error: BaseException) -> None:
 
 
 @lru_cache(maxsize=512)
-def _told(statement: str) -> tuple[str, Mapping[str, str]]:
-    """The name of a statement's span, and what else is told of it.
+def _describe(statement: str) -> tuple[str, Mapping[str, str]]:
+    """The name and the attributes of a statement's span.
 
-    >>> _told("WITH old AS (SELECT id FROM users WHERE email = 'ada' LIMIT 5) DELETE FROM users USING old")
+    >>> _describe("WITH old AS (SELECT id FROM users WHERE email = 'ada' LIMIT 5) DELETE FROM users USING old")
     ... # doctest: +NORMALIZE_WHITESPACE
     ('DELETE users', {'db.operation.name': 'DELETE', 'db.collection.name': 'users',
     'db.query.text': 'WITH old AS (SELECT id FROM users WHERE email = ? LIMIT ?) DELETE FROM users USING old'})
-    >>> _told("COMMIT")[0], _told("SELECT 1")[0], _told("INSERT INTO posts (title) VALUES ($1) RETURNING id")[0]
-    ('COMMIT', 'SELECT', 'INSERT posts')
+    >>> [_describe(sql)[0] for sql in ("COMMIT", "SELECT 1", "INSERT INTO posts (title) VALUES ($1) RETURNING id")]
+    ['COMMIT', 'SELECT', 'INSERT posts']
     """
     text = _LITERAL.sub("?", statement.strip())
     flat, changed = text, 1
-    while changed:  # what is in parentheses is not what the statement is about
+    while changed:  # subqueries and lists in parentheses do not name the operation
         flat, changed = _INNERMOST.subn("", flat)
-    if (about := _ABOUT.search(flat)) is not None:
-        operation, table = (group for group in about.groups() if group)
-        told = {"db.operation.name": operation.upper(), "db.collection.name": table.strip('"')}
+    if (match := _OPERATION.search(flat)) is not None:
+        operation, table = (group for group in match.groups() if group)
+        attributes = {"db.operation.name": operation.upper(), "db.collection.name": table.strip('"')}
     else:
-        told = {"db.operation.name": (flat.split(maxsplit=1) or ["?"])[0].upper()}
-    # Few of them: each costs its span some microseconds.
-    name = " ".join(told.values())
-    return name, {**told, "db.query.text": text[:LONGEST_TEXT]}
+        attributes = {"db.operation.name": (flat.split(maxsplit=1) or ["?"])[0].upper()}
+    # Only a few attributes: each costs a span microseconds.
+    name = " ".join(attributes.values())
+    return name, {**attributes, "db.query.text": text[:MAX_TEXT]}

@@ -1,7 +1,7 @@
-"""What is traced: the parts of a worker, each in a form that opens spans around what it does."""
+"""Wraps the parts of a worker so that they open spans around their work."""
 
 from collections.abc import Collection, Mapping
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 from opentelemetry import trace
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
@@ -11,30 +11,26 @@ from worker.engine.context import BatchRunner, JobRunner, Tick
 from worker.observability.tracing.jobs import JobSpans, TracedBatches, TracedRunner, traced_tick
 from worker.observability.tracing.statements import StatementSpans
 
-
-class Ends(Protocol):
-    """What has something to do at the end."""
-
-    async def end(self) -> None:
-        """Come to an end, within a bound."""
+if TYPE_CHECKING:
+    from worker.observability.tracing.export import Export
 
 
 class Tracing:
-    """Opens spans around jobs and around the statements below them.
+    """Opens spans around jobs and their statements.
 
     Args:
-        export: what sends the spans; None when that is not this worker's business.
-        names: the jobs that are known here; others are not named.
-        queue: the queue's name.
+        export: sends the spans; None when an existing provider does.
+        names: the known job names; others do not appear in traces.
+        queue: the name of the queue.
     """
 
-    def __init__(self, export: Ends | None, *, names: Collection[str], queue: str) -> None:
+    def __init__(self, export: "Export | None", *, names: Collection[str], queue: str) -> None:
         self._export = export
         self._tracer = trace.get_tracer("worker")
         self._jobs = JobSpans(self._tracer, names, queue)
 
     def sessions(self, engine: AsyncEngine) -> async_sessionmaker[AsyncSession]:
-        """As `create_sessions`; statements and commits within a traced job have spans. Call it once an engine."""
+        """Like `create_sessions`, with spans for the statements and commits of traced jobs. Call it once per engine."""
         spans = StatementSpans(self._tracer, engine.sync_engine)
 
         class TracedSession(AsyncSession):
@@ -56,7 +52,7 @@ class Tracing:
         """Open a span for each tick."""
         return {name: traced_tick(name, tick, self._jobs) for name, tick in ticks.items()}
 
-    async def end(self) -> None:
-        """Send what is left, within a bound."""
+    async def close(self) -> None:
+        """Send the remaining spans, for a bounded time."""
         if self._export is not None:
-            await self._export.end()
+            await self._export.close()
