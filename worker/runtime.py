@@ -34,7 +34,7 @@ async def open_runtime(settings: Settings, redis: Redis) -> AsyncIterator[Runtim
         engine = await stack.enter_async_context(_open_database(settings))
         tracing = start_tracing(names=REGISTRY, queue=settings.queue)
         if tracing is not None:
-            stack.push_async_callback(tracing.end)
+            stack.push_async_callback(tracing.close)
         sessions = create_sessions(engine) if tracing is None else tracing.sessions(engine)
         runner: JobRunner = Transaction(
             sessions, REGISTRY, max_tries=settings.max_tries, timeout_seconds=settings.job_timeout_seconds

@@ -1,4 +1,4 @@
-"""Do lines of handlers and of libraries below say whose they are; and is a name that may be anything left out?"""
+"""Lines that handlers and libraries log during an attempt name its job; unknown names and invalid ids are left out."""
 
 import asyncio
 import json
@@ -20,7 +20,7 @@ from tests.integration.conftest import Logged
 from tests.integration.running import burst, settings_of, user
 from worker import app
 from worker.database import ledger
-from worker.engine import executor as execution
+from worker.engine import settler
 from worker.engine.transaction import Transaction
 from worker.jobs import REGISTRY, JobType
 from worker.jobs.users import create_user, create_users
@@ -30,31 +30,27 @@ QUEUE = keys.DEFAULT_QUEUE
 SECRET = "S3cret.lovelace"
 
 
-async def _said_below() -> None:
-    logging.getLogger("sqlalchemy.pool").warning("said by a library")
+async def log_as_library() -> None:
+    logging.getLogger("sqlalchemy.pool").warning("line of a library")
 
 
-async def talkative(session: AsyncSession, message: CreateUser) -> User:
-    structlog.get_logger("handler").info("said by the handler")
-    await asyncio.create_task(_said_below())
+async def logging_handler(session: AsyncSession, message: CreateUser) -> User:
+    structlog.get_logger("handler").info("line of the handler")
+    await asyncio.create_task(log_as_library())
     return await create_user(session, message)
 
 
-async def talkative_together(session: AsyncSession, messages: Sequence[CreateUser]) -> Any:
-    await talkative_about(len(messages))
+async def logging_batch_handler(session: AsyncSession, messages: Sequence[CreateUser]) -> Any:
+    logging.getLogger("handler").warning("line of the batch handler")
     if any(message.username == "breaks" for message in messages):
         raise LookupError
     return await create_users(session, messages)
 
 
-async def talkative_about(_count: int) -> None:
-    logging.getLogger("handler").warning("said by the set-based form")
-
-
 @pytest.fixture(autouse=True)
 def handlers(monkeypatch: pytest.MonkeyPatch) -> None:
-    job = JobType("create_user", CreateUser, talkative)
-    job.batch(talkative_together)
+    job = JobType("create_user", CreateUser, logging_handler)
+    job.batch(logging_batch_handler)
     monkeypatch.setitem(REGISTRY, "create_user", job)
 
 
@@ -66,71 +62,77 @@ async def redis(redis_url: str) -> Any:
 
 
 async def stock_burst(settings: Settings) -> None:
-    """Run a worker of arq until the queue is empty."""
-    worker = Worker(**app.worker_settings(settings, burst=True) | {"poll_delay": 0.005}, handle_signals=False)
+    """Run the stock arq worker until the queue is empty."""
+    worker = Worker(**app.stock_arguments(settings) | {"burst": True, "poll_delay": 0.005}, handle_signals=False)
     try:
         await worker.async_run()
     finally:
         await worker.close()
 
 
-def said(lines: list[dict[str, Any]]) -> list[tuple[str, dict[str, Any]]]:
-    """What was said in the handlers, and about which jobs."""
+def contexts(lines: list[dict[str, Any]]) -> list[tuple[str, dict[str, Any]]]:
+    """The lines logged in handlers, each with its context fields."""
     return [
-        (line["event"], {name: line[name] for name in ("job_id", "job", "try", "batch") if name in line})
+        (line["event"], {name: line[name] for name in ("job_id", "job", "attempt", "batch") if name in line})
         for line in lines
-        if line["event"].startswith("said by")
+        if line["event"].startswith("line of")
     ]
 
 
-async def test_a_job_with_a_session_of_its_own(redis_url: str, database_url: str, logged: Logged) -> None:
+async def test_lines_of_jobs_with_sessions_of_their_own_name_the_job(
+    redis_url: str, database_url: str, logged: Logged
+) -> None:
     settings = settings_of(redis_url, database_url, concurrency=2)
     async with Producer(redis_url) as producer:
         jobs = await producer.enqueue_many([user(f"ada{number}") for number in range(4)])
     with logged() as lines:
         await burst(settings)
-        told = said(lines())
+        found = contexts(lines())
 
-    expected = [{"job_id": job.job_id, "job": "create_user", "try": 1} for job in jobs]
-    for event in ("said by the handler", "said by a library"):
-        assert sorted((about for name, about in told if name == event), key=str) == sorted(expected, key=str)
+    expected = [{"job_id": job.job_id, "job": "create_user", "attempt": 1} for job in jobs]
+    for event in ("line of the handler", "line of a library"):
+        assert sorted((fields for name, fields in found if name == event), key=str) == sorted(expected, key=str)
 
 
-async def test_jobs_that_share_a_session(redis_url: str, database_url: str, logged: Logged) -> None:
-    # Given: four jobs, one of which breaks each batch that it is in.
+async def test_lines_of_jobs_that_share_a_session_have_the_size_of_the_batch(
+    redis_url: str, database_url: str, logged: Logged
+) -> None:
+    # Given four jobs, one of which makes every batch fail that contains it
     settings = settings_of(redis_url, database_url, batch_size=4)
     async with Producer(redis_url) as producer:
         jobs = await producer.enqueue_many([user(name) for name in ("ada", "bea", "cal", "breaks")])
     with logged() as lines:
         await burst(settings)
-        told = said(lines())
+        found = contexts(lines())
         done = [line for line in lines() if line["event"] == "job_done"]
 
-    # Then: parts are told with their sizes, and who is alone by name.
-    sizes = [about for name, about in told if name == "said by the set-based form"]
+    # Then lines of batches have their sizes, and lines of jobs that run alone name the job
+    sizes = [fields for name, fields in found if name == "line of the batch handler"]
     assert sizes == [{"job": "create_user", "batch": size} for size in (4, 2, 2)]
-    alone = [{"job_id": job.job_id, "job": "create_user", "try": 1} for job in jobs[2:]]
-    assert [about for name, about in told if name == "said by the handler"] == alone
-    # A job's own line is about that job alone.
+    alone = [{"job_id": job.job_id, "job": "create_user", "attempt": 1} for job in jobs[2:]]
+    assert [fields for name, fields in found if name == "line of the handler"] == alone
+    # And the final line of each job names that job only
     assert {line["job_id"] for line in done} == {job.job_id for job in jobs}
     assert not any("batch" in line for line in done)
 
 
-@pytest.mark.filterwarnings("ignore:Call to deprecated close:DeprecationWarning")  # by arq, as it closes its pool
-async def test_a_job_of_the_stock_worker(redis_url: str, database_url: str, logged: Logged) -> None:
+@pytest.mark.filterwarnings("ignore:Call to deprecated close:DeprecationWarning")  # by arq, when it closes its pool
+async def test_lines_of_jobs_of_the_stock_worker_name_the_job(
+    redis_url: str, database_url: str, logged: Logged
+) -> None:
     settings = settings_of(redis_url, database_url)
     async with Producer(redis_url) as producer:
         job = await producer.enqueue(user("ada"))
     with logged() as lines:
         await stock_burst(settings)
-        told = said(lines())
-    about = {"job_id": job.job_id, "job": "create_user", "try": 1}
-    assert told == [("said by the handler", about), ("said by a library", about)]
+        found = contexts(lines())
+    fields = {"job_id": job.job_id, "job": "create_user", "attempt": 1}
+    assert found == [("line of the handler", fields), ("line of a library", fields)]
 
 
-@pytest.mark.filterwarnings("ignore:Call to deprecated close:DeprecationWarning")  # by arq, as it closes its pool
+@pytest.mark.filterwarnings("ignore:Call to deprecated close:DeprecationWarning")  # by arq, when it closes its pool
 @pytest.mark.parametrize("run", [burst, stock_burst])
-async def test_lines_of_jobs_done_can_be_left_out(
+async def test_a_sample_of_0_leaves_out_the_lines_of_done_jobs(
     redis_url: str, database_url: str, logged: Logged, run: Callable[[Settings], Awaitable[None]]
 ) -> None:
     async with Producer(redis_url) as producer:
@@ -141,7 +143,7 @@ async def test_lines_of_jobs_done_can_be_left_out(
     assert events == ["job_rejected"]
 
 
-# What may be anything
+# Names and ids that can be anything
 
 
 async def put(redis: Any, job_id: str, name: str) -> None:
@@ -150,11 +152,10 @@ async def put(redis: Any, job_id: str, name: str) -> None:
     await redis.zadd(QUEUE, {job_id: 1})
 
 
-async def test_a_name_that_nobody_knows_is_not_logged_of_a_cancelled_job(
+async def test_the_unknown_name_of_a_cancelled_job_is_not_logged(
     redis_url: str, database_url: str, redis: Any, logged: Logged
 ) -> None:
-    # Given: a job of such a name, as a client in any language can send it, that was claimed once, and that somebody
-    # wants cancelled.
+    # Given a job with an unknown name, as any client can enqueue it, that was claimed before and is cancelled
     await put(redis, "job-1", SECRET)
     await redis.set(keys.retry("job-1"), 1)
     async with Producer(redis_url) as producer:
@@ -162,54 +163,54 @@ async def test_a_name_that_nobody_knows_is_not_logged_of_a_cancelled_job(
     assert await redis.zcard(QUEUE) == 1
     with logged() as lines:
         await burst(settings_of(redis_url, database_url))
-        told = [line for line in lines() if line.get("job_id") == "job-1"]
-    assert [(line["event"], line["job"], line["code"]) for line in told] == [("job_rejected", "unknown", "cancelled")]
-    assert SECRET not in json.dumps(told)
+        found = [line for line in lines() if line.get("job_id") == "job-1"]
+    assert [(line["event"], line["job"], line["code"]) for line in found] == [("job_rejected", "unknown", "cancelled")]
+    assert SECRET not in json.dumps(found)
 
 
-async def test_nor_of_one_whose_outcome_cannot_be_written_down_at_once(
+async def test_the_unknown_name_of_a_job_whose_outcome_is_recorded_late_is_not_logged(
     redis_url: str, database_url: str, redis: Any, logged: Logged, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Given: a database that is away when the first outcome comes, and a fault of the engine's own at the second.
+    # Given a database that is down at the first outcome, and a bug in the engine at the second
     errors: list[Exception] = [LookupError(SECRET), asyncpg.CannotConnectNowError(SECRET)]
-    enter, settle = ledger.record, Transaction._settle
+    record_in_ledger, record = ledger.record, Transaction._record
 
-    async def enter_or_fail(*arguments: Any) -> Any:
+    async def record_in_ledger_or_fail(*arguments: Any) -> Any:
         if len(errors) == 2:
             raise errors.pop()
-        return await enter(*arguments)
+        return await record_in_ledger(*arguments)
 
-    async def settle_or_fail(*arguments: Any) -> Any:
+    async def record_or_fail(*arguments: Any) -> Any:
         if len(errors) == 1:
             raise errors.pop()
-        return await settle(*arguments)
+        return await record(*arguments)
 
-    monkeypatch.setattr(ledger, "enter", enter_or_fail)
-    monkeypatch.setattr(Transaction, "_settle", settle_or_fail)
-    monkeypatch.setattr(execution, "backoff_seconds", lambda _tries: 0.01)
+    monkeypatch.setattr(ledger, "record", record_in_ledger_or_fail)
+    monkeypatch.setattr(Transaction, "_record", record_or_fail)
+    monkeypatch.setattr(settler, "backoff_seconds", lambda _attempt: 0.01)
     await put(redis, "job-1", SECRET)
 
-    # When:
+    # When a worker runs the job
     with logged() as lines:
         await burst(settings_of(redis_url, database_url))
-        told = [line for line in lines() if line.get("job_id") == "job-1"]
+        found = [line for line in lines() if line.get("job_id") == "job-1"]
 
-    # Then:
-    assert [line["event"] for line in told] == ["job_released", "server_lost", "job_retried", "job_dead"]
-    assert {line["job"] for line in told} == {"unknown"}
+    # Then no line has the name
+    assert [line["event"] for line in found] == ["job_released", "server_lost", "job_retried", "job_dead"]
+    assert {line["job"] for line in found} == {"unknown"}
     assert SECRET not in json.dumps(lines())
 
 
-async def test_a_tick_under_an_id_that_is_none_is_not_run(
+async def test_a_tick_with_an_invalid_id_does_not_run(
     redis_url: str, database_url: str, redis: Any, logged: Logged, sql: Any
 ) -> None:
     await put(redis, f"no id: {SECRET}", "cron:purge_ledger")
     with logged() as lines:
         await burst(settings_of(redis_url, database_url))
-        told = lines()
-    assert [(line["event"], line["job_id"], line["code"]) for line in told if "code" in line] == [
+        found = lines()
+    assert [(line["event"], line["job_id"], line["code"]) for line in found if "code" in line] == [
         ("job_dead", None, "undecodable")
     ]
-    assert not any(line["event"].startswith("tick_") for line in told)
-    assert SECRET not in json.dumps(told)
+    assert not any(line["event"].startswith("tick_") for line in found)
+    assert SECRET not in json.dumps(found)
     assert await sql("SELECT count(*) FROM job_ledger") == 0

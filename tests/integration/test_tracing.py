@@ -137,7 +137,7 @@ async def test_one_trace_leads_from_the_application_to_the_statements(
 async def test_a_retry_has_its_own_span_in_the_same_trace(
     spans: Spans, settings: Settings, sql: Any, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("worker.engine.executor.backoff_seconds", lambda _tries: 0.01)
+    monkeypatch.setattr("worker.engine.settler.backoff_seconds", lambda _attempt: 0.01)
     await run_all(sql, BREAK)
 
     async def attempted() -> bool:
@@ -404,7 +404,7 @@ async def test_the_stock_arq_worker_traces_jobs_without_their_headers(
 ) -> None:
     async with Producer(redis_url) as producer:
         await producer.enqueue(user("lovelace"))
-    worker = Worker(**app.worker_settings(settings, burst=True), handle_signals=False)
+    worker = Worker(**app.stock_arguments(settings) | {"burst": True}, handle_signals=False)
     await worker.async_run()
     await worker.close()
 

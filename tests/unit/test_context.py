@@ -1,4 +1,4 @@
-"""Does what is logged during a try say whose try it is, and nothing else say so?"""
+"""The job context of log lines: each task's lines name its own job, and no other line names one."""
 
 import asyncio
 import gc
@@ -10,90 +10,90 @@ import structlog
 
 from tests.unit.written import Written, lines
 from worker import app
-from worker.model.log_context import trying, trying_batch
+from worker.model.log_context import set_current_batch, set_current_job
 
-ABOUT = ("job_id", "job", "try", "batch")
-
-
-def about(written: Written) -> list[dict[str, object]]:
-    return [{name: line[name] for name in ABOUT if name in line} for line in lines(written)]
+CONTEXT_FIELDS = ("job_id", "job", "attempt", "batch")
 
 
-def say() -> None:
+def contexts(written: Written) -> list[dict[str, object]]:
+    """The context fields of each line."""
+    return [{name: line[name] for name in CONTEXT_FIELDS if name in line} for line in lines(written)]
+
+
+def log_both() -> None:
+    """Log one line of our own and one as a library does."""
     structlog.get_logger("ours").info("ours")
     logging.getLogger("theirs").warning("theirs")
 
 
-async def test_each_task_says_its_own(written: Callable[..., Written]) -> None:
+async def test_lines_of_each_task_name_its_own_job(written: Callable[..., Written]) -> None:
     read = written()
 
-    async def one(number: int) -> None:
-        trying(f"job-{number}", "create_user", number)
+    async def attempt(number: int) -> None:
+        set_current_job(f"job-{number}", "create_user", number)
         await asyncio.sleep(0)
-        say()
+        log_both()
         await asyncio.create_task(child())
 
     async def child() -> None:
-        say()
+        log_both()
 
-    await asyncio.gather(one(1), one(2))
-    say()
+    await asyncio.gather(attempt(1), attempt(2))
+    log_both()
 
-    told: list[dict[str, object]] = [
-        {"job_id": f"job-{number}", "job": "create_user", "try": number} for number in (1, 2)
-    ]
-    assert [told.index(line) if line else None for line in about(read)] == [0, 0, 1, 1, 0, 0, 1, 1, None, None]
+    first, second = ({"job_id": f"job-{number}", "job": "create_user", "attempt": number} for number in (1, 2))
+    assert contexts(read) == [first, first, second, second, first, first, second, second, {}, {}]
 
 
-def test_of_a_batch_it_is_told_how_many_they_are(written: Callable[..., Written]) -> None:
+def test_lines_of_a_batch_have_its_size_until_a_job_runs_alone(written: Callable[..., Written]) -> None:
     read = written()
 
-    def try_them() -> None:
-        trying_batch("create_user", 64)
-        say()
-        trying("job-1", "create_user", 2)
-        say()
+    def run_batch() -> None:
+        set_current_batch("create_user", 64)
+        log_both()
+        set_current_job("job-1", "create_user", 2)
+        log_both()
 
-    Context().run(try_them)
-    batch, single = {"job": "create_user", "batch": 64}, {"job_id": "job-1", "job": "create_user", "try": 2}
-    assert about(read) == [batch, batch, single, single]
+    Context().run(run_batch)
+    batch, single = {"job": "create_user", "batch": 64}, {"job_id": "job-1", "job": "create_user", "attempt": 2}
+    assert contexts(read) == [batch, batch, single, single]
 
 
-def test_the_line_itself_comes_first(written: Callable[..., Written]) -> None:
+def test_fields_of_the_line_override_the_context(written: Callable[..., Written]) -> None:
     read = written()
 
-    def try_it() -> None:
-        trying("job-1", "create_user", 2)
+    def run_job() -> None:
+        set_current_job("job-1", "create_user", 2)
         structlog.get_logger("ours").info("ours", job_id="job-2")
         structlog.get_logger("ours").info("ours", job="other")
 
-    Context().run(try_it)
-    assert about(read) == [{"job_id": "job-2"}, {"job_id": "job-1", "job": "other", "try": 2}]
+    Context().run(run_job)
+    assert contexts(read) == [{"job_id": "job-2"}, {"job_id": "job-1", "job": "other", "attempt": 2}]
 
 
-def test_what_is_no_id_is_not_told(written: Callable[..., Written]) -> None:
+def test_an_invalid_job_id_is_not_logged(written: Callable[..., Written]) -> None:
     read = written()
 
-    def try_it() -> None:
-        trying("ada@example.com, hunter2", "unknown", 1)
-        say()
+    def run_job() -> None:
+        set_current_job("ada@example.com, hunter2", "unknown", 1)
+        log_both()
 
-    Context().run(try_it)
-    assert about(read) == [{"job_id": None, "job": "unknown", "try": 1}] * 2
+    Context().run(run_job)
+    assert contexts(read) == [{"job_id": None, "job": "unknown", "attempt": 1}] * 2
 
 
-def test_what_was_bound_by_structlog_is_told_too(written: Callable[..., Written]) -> None:
+def test_fields_bound_with_structlog_are_logged(written: Callable[..., Written]) -> None:
     read = written()
 
     def bind() -> None:
         structlog.contextvars.bind_contextvars(page=3)
-        say()
+        log_both()
 
     Context().run(bind)
     assert [line["page"] for line in lines(read)] == [3, 3]
 
 
-def test_an_error_that_nobody_asked_about_is_not_laid_on_the_job_that_runs_meanwhile(
+def test_an_unretrieved_error_is_not_attributed_to_the_job_that_runs_when_it_is_found(
     written: Callable[..., Written],
 ) -> None:
     read = written()
@@ -105,16 +105,16 @@ def test_an_error_that_nobody_asked_about_is_not_laid_on_the_job_that_runs_meanw
 
     failed: list[asyncio.Task[None]] = []
 
-    async def another_try() -> None:
-        trying("job-2", "create_user", 1)
-        failed.clear()  # it is thrown away here
+    async def run_second_job() -> None:
+        set_current_job("job-2", "create_user", 1)
+        failed.clear()  # drops the last reference to the failed task
         gc.collect()
 
     async def main() -> None:
-        trying("job-1", "create_user", 1)
+        set_current_job("job-1", "create_user", 1)
         failed.append(asyncio.create_task(fail()))
         await asyncio.wait(failed)
-        await asyncio.create_task(another_try())
+        await asyncio.create_task(run_second_job())
 
     loop.run_until_complete(loop.create_task(main(), context=Context()))
     loop.close()

@@ -9,7 +9,7 @@ import structlog
 
 from worker.model.job import Attempt
 from worker.model.log_context import safe_job_id, safe_job_name
-from worker.model.outcome import AttemptResult, Dead, Done, Rejected, Release, Retry, label
+from worker.model.outcome import Dead, Done, Rejected, Release, Retry, label
 
 SLOW_MS = 1000.0
 """An attempt that takes this long is logged whatever is sampled."""
@@ -38,29 +38,29 @@ class JobLog:
 
     def write(self, attempt: Attempt, *, wait_ms: float, run_ms: float) -> None:
         """Write the line of one attempt."""
-        job, result = attempt.job, attempt.result
         sampled = self._success_sample < 1 and _is_usual(attempt, run_ms)
-        if sampled and not in_sample(job.job_id, self._success_sample):
-            return
+        if not sampled or in_sample(attempt.job.job_id, self._success_sample):
+            self._write(attempt, wait_ms, run_ms, sampled=sampled)
+
+    def _write(self, attempt: Attempt, wait_ms: float, run_ms: float, *, sampled: bool) -> None:
+        job = attempt.job
         line: dict[str, Any] = {
             "job_id": safe_job_id(job.job_id),
             "job": safe_job_name(job.name, self.known_names),
             "attempt": job.attempt,
             "wait_ms": round(wait_ms, 1),
             "run_ms": round(run_ms, 1),
+            "outcome": label(attempt.result),
         }
         if attempt.redelivered:
             line["redelivered"] = True
         if attempt.trace is not None:
-            line["trace_id"], line["span_id"] = attempt.trace
-        if sampled:
-            line["sampled"] = self._success_sample
-        self._write(result, line | {"outcome": label(result)})
-
-    def _write(self, result: AttemptResult, line: dict[str, Any]) -> None:
-        match result:
+            line["trace_id"] = attempt.trace[0]
+            line["span_id"] = attempt.trace[1]
+        match attempt.result:
             case Done():
-                self._log.info("job_done", **line)
+                sample = {"sampled": self._success_sample} if sampled else {}
+                self._log.info("job_done", **line, **sample)
             case Rejected(code, detail):
                 self._log.info("job_rejected", **line, code=code, detail=detail)
             case Dead(code, detail, causes):
