@@ -8,7 +8,6 @@ import typer
 from redis.asyncio import Redis
 
 from producers._redis import connect
-from worker.runtime import scheduled_jobs
 from worker.commands.common import ANSWER_SECONDS, stop
 from worker.dashboard.app import Dashboard
 from worker.dashboard.context import Backend
@@ -16,6 +15,7 @@ from worker.dashboard.security import Access, Refused
 from worker.dashboard.serve import Server
 from worker.database.session import Timeouts, create_engine
 from worker.observability import logs
+from worker.runtime import scheduled_jobs
 from worker.settings import Settings, zone
 
 SESSIONS = 4
@@ -47,7 +47,12 @@ async def _serve(settings: Settings, access: Access, redis: Redis, listening: so
         settings.database_url.get_secret_value(), pool_size=SESSIONS, timeouts=TIMEOUTS, name="worker-dashboard"
     )
     backend = Backend(
-        redis, engine, settings.queue, zone(settings.timezone), scheduled_jobs(settings, redis), settings.max_payload_bytes
+        redis,
+        engine,
+        settings.queue,
+        zone(settings.timezone),
+        scheduled_jobs(settings, redis),
+        settings.max_payload_bytes,
     )
     dashboard = Dashboard(backend, access)
     try:

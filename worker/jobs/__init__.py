@@ -1,8 +1,6 @@
-"""The jobs room: one handler a message. Importing it fills the registry."""
+"""The handlers: one for each message, and the scheduled clean-up. Importing this package fills the registry."""
 
-from worker.jobs import cleanup as _cleanup
-from worker.jobs import posts as _posts
-from worker.jobs import users as _users
+from worker.jobs import cleanup, posts, users
 from worker.model.registry import (
     REGISTRY,
     SCHEDULE,
@@ -23,9 +21,9 @@ __all__ = [
     "Rejection",
     "Retention",
     "ScheduledJob",
+    "cleanup",
     "job",
+    "posts",
     "scheduled",
+    "users",
 ]
-
-# The imports above are for their effect; naming them says so.
-_ROOMS = (_cleanup, _posts, _users)

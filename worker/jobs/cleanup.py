@@ -1,4 +1,4 @@
-"""Scheduled clean-up: what is past its time is deleted, in chunks that each hold their locks only briefly."""
+"""Scheduled clean-up. Rows are deleted in chunks, each of which holds its locks only briefly."""
 
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
@@ -10,20 +10,20 @@ from worker.database.session import session_scope
 from worker.model.registry import Retention, scheduled
 
 LEDGER_CHUNK = 5_000
-# Each user takes an unknown number of posts along.
+# Deleting a user deletes an unknown number of posts, too.
 USERS_CHUNK = 100
 
 
 @scheduled(minutes=frozenset({7, 27, 47}))
 async def purge_ledger(sessions: async_sessionmaker[AsyncSession], retention: Retention) -> int:
-    """Delete ledger rows past their retention. A redelivery after that would run again."""
+    """Delete ledger rows past their retention. A job that is delivered again after that would run again."""
     before = datetime.now(UTC) - retention.ledger
     return await _in_chunks(sessions, LEDGER_CHUNK, lambda session: ledger.purge(session, before, LEDGER_CHUNK))
 
 
 @scheduled(minutes=frozenset({17}))
 async def delete_inactive_users(sessions: async_sessionmaker[AsyncSession], retention: Retention) -> int:
-    """Delete users who have been inactive for too long, if there is such a limit."""
+    """Delete users who have been inactive for longer than allowed, if there is a limit."""
     if retention.inactive_users is None:
         return 0
     before = datetime.now(UTC) - retention.inactive_users

@@ -1,4 +1,4 @@
-"""Which handler gives which message its effect, and which jobs run by the clock."""
+"""The registry: which handler runs for which message, and which jobs are scheduled."""
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ M = TypeVar("M", bound=Message[Any])
 class Rejection(Exception):
     """Raised by a handler when the request cannot be honoured: an answer, not a fault, and never retried.
 
-    `detail` is stored and shown to the caller, and logged: it must hold no value of the message.
+    `detail` is stored, logged and shown to the caller: it must not hold a value of the message.
     """
 
     def __init__(self, code: RejectedCode, detail: str) -> None:
@@ -32,25 +32,25 @@ BatchHandler = Callable[[AsyncSession, Sequence[M]], Awaitable[Sequence[ReplyT |
 
 @dataclass(slots=True)
 class JobType(Generic[M, ReplyT]):
-    """A kind of job: its message and its handler, which calling it calls."""
+    """A job type: its message and its handler. Calling it calls the handler."""
 
     name: str
     message: type[M]
     handler: Handler[M, ReplyT]
     set_based: BatchHandler[M, ReplyT] | None = None
-    """The handler's form for many messages in one transaction, if it has one: see `batch`."""
+    """The handler for many messages in one transaction, if there is one: see `batch`."""
 
     async def __call__(self, session: AsyncSession, message: M) -> ReplyT:
-        """Give one message its effect."""
+        """Run the handler for one message."""
         return await self.handler(session, message)
 
     def batch(self, handler: BatchHandler[M, ReplyT]) -> BatchHandler[M, ReplyT]:
-        """Make a function the handler's set-based form: an optimisation that may always give up.
+        """Register the set-based form of the handler: an optimisation that may always give up.
 
-        It gets many messages in the order they were accepted, and returns for each of them, in the same order, the
-        reply; or a `Rejection`; or None, when only a session of its own can tell. Whatever gets no reply must have left
-        no trace. It must come to what the handler would have come to; when it raises, its transaction is rolled back
-        and the messages are tried in smaller parts, down to the handler itself.
+        It takes many messages in the order in which they were accepted, and returns for each of them, in that order,
+        the reply; or a `Rejection`; or None when the message must run in a session of its own. A message without a
+        reply must leave no trace. Its outcome must be the handler's. When it raises, its transaction is rolled back and
+        the messages run in smaller parts, down to the handler itself.
         """
         self.set_based = handler
         return handler
@@ -59,18 +59,18 @@ class JobType(Generic[M, ReplyT]):
 AnyJobType = JobType[Any, Any]
 
 REGISTRY: dict[str, AnyJobType] = {}
-"""Every kind of job, by name."""
+"""Every job type, by name."""
 
 
 def job(message: type[M]) -> Callable[[Handler[M, ReplyT]], JobType[M, ReplyT]]:
-    """Make a function the handler of a message.
+    """Register the handler of a message.
 
-    The handler gets a session in a transaction and the validated message, and returns the reply. It neither commits
-    nor rolls back: its effect and the record that it ran are one transaction. It may be run again after a crash; and
-    after its transaction was committed only when Redis has forgotten that, and then in vain: all is rolled back.
+    The handler takes a session in a transaction and the validated message, and returns the reply. It neither commits
+    nor rolls back: its effect and the record that it ran are one transaction. It may run again after a crash, or after
+    a commit that Redis has forgotten; in that case everything is rolled back.
 
     Raises:
-        ValueError: when the message has a handler already.
+        ValueError: the message has a handler already.
     """
 
     def register(handler: Handler[M, ReplyT]) -> JobType[M, ReplyT]:
@@ -84,7 +84,7 @@ def job(message: type[M]) -> Callable[[Handler[M, ReplyT]], JobType[M, ReplyT]]:
 
 @dataclass(frozen=True, slots=True)
 class Retention:
-    """How long things are kept."""
+    """How long rows are kept."""
 
     ledger: timedelta
     inactive_users: timedelta | None
@@ -96,7 +96,7 @@ Tick = Callable[[async_sessionmaker[AsyncSession], Retention], Awaitable[int]]
 
 @dataclass(frozen=True, slots=True)
 class ScheduledJob:
-    """A job that runs by the clock, once a tick however many workers there are. `run` says how many rows it removed."""
+    """A job that runs by the clock, once a tick whatever the number of workers. `run` returns how many rows it deleted."""
 
     name: str
     run: Tick
@@ -109,7 +109,7 @@ SCHEDULE: dict[str, ScheduledJob] = {}
 
 
 def scheduled(*, minutes: frozenset[int], hours: frozenset[int] | None = None) -> Callable[[Tick], Tick]:
-    """Make a function a job that runs at these minutes of these hours (None: of every hour)."""
+    """Register a job that runs at these minutes of these hours (None: of every hour)."""
 
     def register(run: Tick) -> Tick:
         name = run.__name__
