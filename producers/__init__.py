@@ -18,12 +18,12 @@ from producers.errors import (
     JobError,
     JobNotFound,
     JobRejected,
+    PartialEnqueueError,
     ProducerError,
     QueueFull,
     RedisRefused,
     RedisUnavailable,
     ResultTimeout,
-    SomeRefused,
 )
 from producers.handle import JobHandle, JobStatus
 from producers.messages import (
@@ -62,6 +62,7 @@ __all__ = [
     "JobRejected",
     "JobStatus",
     "Message",
+    "PartialEnqueueError",
     "Post",
     "PostChanges",
     "Producer",
@@ -72,7 +73,6 @@ __all__ = [
     "Reply",
     "Request",
     "ResultTimeout",
-    "SomeRefused",
     "SyncJobHandle",
     "SyncProducer",
     "UpdatePost",

@@ -1,4 +1,4 @@
-"""What is sent for one job: a message with its options, and their encoded form."""
+"""A message with its options, and its encoded form, which is sent to Redis."""
 
 import time
 from dataclasses import dataclass
@@ -12,30 +12,30 @@ from producers.errors import InvalidMessage
 from producers.messages import Message, Reply, problems
 
 MAX_DELAY_SECONDS = 100 * 365 * 24 * 60 * 60
-"""The longest delay: more is a mistake in a unit, and the clients of other languages could not say when that is."""
+"""A longer delay is most likely a mistake in a unit, and beyond the times that other languages can represent."""
 
 M = TypeVar("M", bound=Message[Any])
 ReplyT = TypeVar("ReplyT", bound=Reply)
 
 
 class Options(TypedDict, total=False):
-    """What may be said of any job beside its message."""
+    """The options of every job."""
 
     idempotency_key: str | None
-    """Makes the job's id, so that the same call repeated is accepted once. Default: a fresh UUIDv7."""
+    """The first part of the job's id: the same call repeated is accepted once. Default: a new UUIDv7."""
     ordering_key: str | None
     """Jobs with one key run one at a time, in order. Default: the message's own (`user:<id>`, `post:<id>`, or none)."""
     defer_by: float | timedelta | None
-    """Run it no sooner than this long (seconds) from now, by Redis's clock."""
+    """Run it no earlier than this long (in seconds) from now, by Redis's clock."""
     defer_until: datetime | None
-    """Run it no sooner than this time (with a time zone)."""
+    """Run it no earlier than this time (with a time zone)."""
 
 
 def build(message: type[M], fields: dict[str, Any]) -> M:
-    """Validate the fields of a message; a value of None stands for "left out".
+    """Validate the fields of a message. None means "left out".
 
     Raises:
-        InvalidMessage: with one line for each problem.
+        InvalidMessage: it has one line a problem.
     """
     try:
         return message.model_validate({name: value for name, value in fields.items() if value is not None})
@@ -45,11 +45,11 @@ def build(message: type[M], fields: dict[str, Any]) -> M:
 
 @dataclass(frozen=True, slots=True)
 class Request(Generic[ReplyT]):
-    """A message with its options, ready to be sent.
+    """A message with its options.
 
     Raises:
-        ValueError: for an option that cannot be: both `defer_by` and `defer_until`, a time without a zone, a
-            negative delay, one of more than a hundred years, or a key of a form that is not allowed.
+        ValueError: both `defer_by` and `defer_until` are given, a time has no zone, a delay is negative or longer than
+            a hundred years, or a key has an invalid form.
     """
 
     message: Message[ReplyT]
@@ -59,13 +59,13 @@ class Request(Generic[ReplyT]):
     defer_until: datetime | None = None
 
     def __post_init__(self) -> None:
-        # Here and not when it is sent, so that none of many jobs is refused after others were accepted.
+        # Checked before anything is sent, so that no job is refused after others were accepted.
         if self.idempotency_key is not None or self.ordering_key is not None:
             ids.job_id("none" if self.idempotency_key is None else self.idempotency_key, self.ordering_key)
         if self.defer_by is not None:
             if self.defer_until is not None:
                 raise ValueError("give defer_by or defer_until, not both")
-            if not 0 <= self._delay_seconds <= MAX_DELAY_SECONDS:  # NaN is not, either
+            if not 0 <= self._delay_seconds <= MAX_DELAY_SECONDS:  # false for NaN, too
                 raise ValueError(f"defer_by must be from 0 to {MAX_DELAY_SECONDS} seconds")
         if self.defer_until is not None:
             if self.defer_until.tzinfo is None:
@@ -75,7 +75,7 @@ class Request(Generic[ReplyT]):
 
     @property
     def delay_ms(self) -> int:
-        """How long from now, in milliseconds of Redis's clock; 0 when it is not delayed."""
+        """How long from now, in milliseconds of Redis's clock; 0: not delayed."""
         return round(self._delay_seconds * 1000)
 
     @property
@@ -84,11 +84,11 @@ class Request(Generic[ReplyT]):
 
     @property
     def due_ms(self) -> int:
-        """The time of the Unix clock in milliseconds; 0 when none was given."""
+        """The time of the Unix clock in milliseconds; 0: none was given."""
         return round(self.defer_until.timestamp() * 1000) if self.defer_until else 0
 
     def encode(self, headers: bytes = b"") -> "Encoded":
-        """Give the job its id and its bytes; `headers` as `wire.headers_json` gives them."""
+        """The job with its id and its bytes; `headers` as returned by `wire.headers_json`."""
         fields = wire.fields_json(self.message)
         ordering_key = self.message.ordering_key if self.ordering_key is None else self.ordering_key
         base = ids.new_id() if self.idempotency_key is None else self.idempotency_key
@@ -99,14 +99,14 @@ class Request(Generic[ReplyT]):
             0 if self.defer_by is None else self.delay_ms,
             0 if self.defer_until is None else self.due_ms,
             self.idempotency_key,
-            # The ordering key is a part of the id, so one idempotency key with two of them would be two jobs.
+            # The ordering key is part of the id, so one idempotency key with two ordering keys would be two jobs.
             "" if self.idempotency_key is None else wire.digest(self.message.job, fields).hex() + job_id[len(base) :],
             self.message.reply_type(),
         )
 
 
 def encode(message: Message[Any], headers: bytes = b"") -> "Encoded":
-    """A job without options, as most are: what its `Request` would give, for half of what that takes."""
+    """The same as `Request(message).encode(headers)` in half the time, for a job without options."""
     job_id, ordering_key = ids.new_id(), message.ordering_key
     if ordering_key is not None:
         job_id = ids.job_id(job_id, ordering_key)
@@ -119,7 +119,7 @@ def _payload(message: Message[Any], fields: bytes, headers: bytes) -> bytes:
 
 
 class Encoded(NamedTuple):
-    """A job as the enqueue script takes it."""
+    """A job as an argument of the enqueue script."""
 
     job_id: str
     payload: bytes
@@ -127,5 +127,5 @@ class Encoded(NamedTuple):
     due_ms: int
     idempotency_key: str | None
     digest: str
-    """What its idempotency key stands for: the content and the ordering key; empty without an idempotency key."""
+    """Of the content, with the ordering key; empty without an idempotency key."""
     reply: type[Reply]

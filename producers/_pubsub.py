@@ -1,4 +1,4 @@
-"""Listening on channels of Redis, through lost connections: how a worker is woken and a producer told of results."""
+"""Subscriptions that survive lost connections: they wake workers and notify producers of results."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -11,15 +11,20 @@ RETRY_SECONDS = 1.0
 
 
 class Listener:
-    """Listens on channels and calls back with each message; listens again whenever the connection was lost.
+    """Subscribes to channels and passes on each message; subscribes again after a lost connection.
 
-    What is published meanwhile is missed: whoever relies on it looks for itself from time to time.
+    Messages published in between are lost, so its users poll as well.
+
+    Args:
+        redis: the client.
+        channels: their names.
+        on_message: called with the channel and the data of each message.
     """
 
-    def __init__(self, redis: Redis, channels: Sequence[str], heard: Callable[[str, bytes], None]) -> None:
+    def __init__(self, redis: Redis, channels: Sequence[str], on_message: Callable[[str, bytes], None]) -> None:
         self._redis = redis
         self._channels = channels
-        self._heard = heard
+        self._on_message = on_message
         self.listening = asyncio.Event()
         """Set while the channels are subscribed."""
 
@@ -41,4 +46,4 @@ class Listener:
                 if message["type"] == "subscribe":
                     self.listening.set()
                 elif message["type"] == "message":
-                    self._heard(message["channel"].decode(), message["data"])
+                    self._on_message(message["channel"].decode(), message["data"])

@@ -1,4 +1,4 @@
-"""How this package, and the worker, connect to Redis."""
+"""Connections to Redis, for producers and for the worker."""
 
 import asyncio
 from typing import Any
@@ -9,12 +9,12 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from producers import wire
+from producers import arq_wire
 
 CONNECT_TIMEOUT_SECONDS = 2.0
 ANSWER_TIMEOUT_SECONDS = 5.0
 HEALTH_CHECK_SECONDS = 15
-FREE_CONNECTION_SECONDS = 20.0
+POOL_TIMEOUT_SECONDS = 20.0
 
 
 def connect(
@@ -25,14 +25,13 @@ def connect(
     answer_timeout_seconds: float = ANSWER_TIMEOUT_SECONDS,
     **options: Any,
 ) -> ArqRedis:
-    """A client of the Redis at `url` (`redis://`, `rediss://` or `unix://`), speaking this project's wire.
+    """A client of the Redis at `url` (`redis://`, `rediss://` or `unix://`) that uses this project's wire format.
 
-    Nothing is opened yet. Every connection has keepalive and a limit on how long connecting and each answer may
-    take, so that a peer that went silent is noticed. Nothing is repeated behind the caller's back: whoever sends a
-    command knows whether it may be sent twice.
+    It connects with the first command. Every connection has keepalive and timeouts for connecting and for each answer,
+    so a silent peer is noticed. No command is retried here: only its caller knows whether it is safe to repeat.
 
     Raises:
-        ValueError: when the URL is of another kind. The text holds nothing of it.
+        ValueError: it is not the URL of a Redis. The text holds no part of it.
     """
     try:
         pool = _Pool.from_url(
@@ -45,41 +44,39 @@ def connect(
             retry=Retry(NoBackoff(), 0),
             **options,
         )
-        # An unknown option after the question mark would otherwise come to light with the first command.
+        # Otherwise an unknown option in the query of the URL would fail with the first command.
         pool.connection_class(**pool.connection_kwargs)
     except (ValueError, TypeError):
-        # The cause quotes parts of the URL, and its password may be one of them.
+        # The cause quotes parts of the URL, possibly its password.
         raise ValueError(
-            "not the URL of a Redis: it must look like redis://[[user]:password@]host[:port][/number], rediss://… "
-            "or unix://…, with reserved characters of a password percent-encoded"
+            "not the URL of a Redis: use redis://[[user]:password@]host[:port][/number], rediss://… or unix://…, "
+            "and percent-encode reserved characters of the password"
         ) from None
     return ArqRedis(
         pool_or_conn=pool,
-        job_serializer=wire.dumps,
-        job_deserializer=wire.loads,
+        job_serializer=arq_wire.dumps,
+        job_deserializer=arq_wire.loads,
         default_queue_name=queue,
     )
 
 
 class _Pool(ConnectionPool):
-    """At most `max_connections`; whoever wants one more waits until one is given back, for `timeout` seconds.
+    """At most `max_connections`. Callers wait up to `timeout` seconds for a free one.
 
-    So does redis-py's `BlockingConnectionPool`, but with a lock, a condition and two timers for each command: more
+    redis-py's `BlockingConnectionPool` does the same with a lock, a condition and two timers for each command: more
     work than validating and encoding a job.
     """
 
-    def __init__(
-        self, *, max_connections: int, timeout: float | None = FREE_CONNECTION_SECONDS, **options: Any
-    ) -> None:
+    def __init__(self, *, max_connections: int, timeout: float | None = POOL_TIMEOUT_SECONDS, **options: Any) -> None:
         super().__init__(max_connections=max_connections, **options)
         self._free = asyncio.Semaphore(max_connections)
         self._free_seconds = timeout
 
     async def get_connection(self, command_name: Any = None, *keys: Any, **options: Any) -> AbstractConnection:  # noqa: ARG002
-        """A connection that stands.
+        """A connection that is ready for a command.
 
         Raises:
-            ConnectionError: (of redis) when none was given back in time, or none could be made.
+            ConnectionError: (of redis) none became free in time, or none could be made.
         """
         if self._free.locked():
             await self._wait()
@@ -87,7 +84,7 @@ class _Pool(ConnectionPool):
             await self._free.acquire()
         connection: AbstractConnection = self.get_available_connection()  # type: ignore[no-untyped-call]
         try:
-            if not await _stands(connection):
+            if not await _is_reusable(connection):
                 await self.ensure_connection(connection)
         except BaseException:
             await self.release(connection)
@@ -95,7 +92,7 @@ class _Pool(ConnectionPool):
         return connection
 
     async def release(self, connection: AbstractConnection) -> None:
-        """Give a connection back."""
+        """Return a connection to the pool."""
         await super().release(connection)
         self._free.release()
 
@@ -107,14 +104,14 @@ class _Pool(ConnectionPool):
             raise RedisConnectionError("No connection available.") from error
 
 
-async def _stands(connection: AbstractConnection) -> bool:
-    """Whether a connection that was idle can be used as it is: nobody has ended it, and nothing is left in it.
+async def _is_reusable(connection: AbstractConnection) -> bool:
+    """Whether an idle connection is still open and has no unread data.
 
-    What `ensure_connection` asks as well, by a read that is cancelled at once; nothing public tells it without.
+    `ensure_connection` checks the same with a read that it cancels at once. There is no public way without one.
     """
     reader = connection._reader  # noqa: SLF001
     if reader is None:
         return False
-    await asyncio.sleep(0)  # what has come meanwhile gets in
-    nothing_left: bool = connection._socket_is_empty()  # type: ignore[no-untyped-call]  # noqa: SLF001
-    return nothing_left and not reader.at_eof() and reader.exception() is None
+    await asyncio.sleep(0)  # lets the transport deliver what has arrived
+    is_empty: bool = connection._socket_is_empty()  # type: ignore[no-untyped-call]  # noqa: SLF001
+    return is_empty and not reader.at_eof() and reader.exception() is None

@@ -1,4 +1,4 @@
-"""Lua scripts: how one is loaded, kept by Redis and called; and those of this package, one operation a file."""
+"""Calling Lua scripts, and the scripts of this package: one operation a file."""
 
 import hashlib
 from asyncio import StreamWriter
@@ -15,19 +15,19 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from producers import keys as key_names
 
-AT_ONCE_BYTES = 64 * 1024
-"""A command that asyncio takes at once, whatever the socket does: what it holds back before it makes writers wait."""
+UNBLOCKED_BYTES = 64 * 1024
+"""Asyncio's buffer takes a command of this size without waiting for the socket."""
 
 
 class NotSent(RedisError):
-    """No connection could be made, so the script was not run. The cause is the connection's error."""
+    """No connection could be made, so the script did not run. The cause is the connection's error."""
 
 
 class Script:
-    """A Lua script that Redis keeps by its hash, sent again whenever Redis has forgotten it."""
+    """A Lua script, called by its hash and sent in full whenever Redis does not have it."""
 
     def __init__(self, *sources: bytes) -> None:
-        """Make one script of several texts, after the names of the keys that they use."""
+        """Join several sources into one script, after the names of the keys that they use."""
         source = b"\n".join(sources)
         self._source = key_names.lua_names(source.decode()).encode() + source
         self._sha = hashlib.sha1(self._source, usedforsecurity=False).hexdigest()
@@ -36,10 +36,9 @@ class Script:
         """Run the script and return what it returns.
 
         Raises:
-            NotSent: when there was no connection, so that nothing can have happened.
-            ConnectionError, TimeoutError, InvalidResponse: (of redis) when the answer was lost, so that it may have
-                happened.
-            ResponseError: (of redis) when Redis refused.
+            NotSent: there was no connection; the script did not run.
+            ConnectionError, TimeoutError, InvalidResponse: (of redis) the answer was lost; the script may have run.
+            ResponseError: (of redis) Redis refused.
         """
         pool = redis.connection_pool
         try:
@@ -50,34 +49,34 @@ class Script:
             try:
                 return await _answer(connection, _packed("EVALSHA", self._sha, len(keys), *keys, *args))
             except NoScriptError:
-                # Redis restarted, or somebody flushed its scripts: EVAL runs it and keeps it.
+                # Redis restarted, or its scripts were flushed. EVAL runs the script and caches it.
                 return await _answer(connection, _packed("EVAL", self._source, len(keys), *keys, *args))
         finally:
             await pool.release(connection)
 
 
 async def _answer(connection: AbstractConnection, command: bytes) -> Any:
-    """Send a command and read what comes back."""
+    """Send a command and read the answer."""
     writer = connection._writer  # noqa: SLF001
-    # Not every connection has a socket: that of an in-memory Redis has none.
-    if not isinstance(writer, StreamWriter) or len(command) > AT_ONCE_BYTES:
+    # A connection to an in-memory Redis has no socket.
+    if not isinstance(writer, StreamWriter) or len(command) > UNBLOCKED_BYTES:
         await connection.send_packed_command(command)
     else:
-        # redis-py would send it in a task of its own (`asyncio.wait_for`, before Python 3.12), so that a socket that
-        # takes nothing more cannot hold it up for ever. What fits the buffer is handed over at once.
+        # redis-py sends in a separate task (`asyncio.wait_for`, before Python 3.12), to limit the wait for a blocked
+        # socket. A command that fits the buffer never waits.
         await connection.check_health()  # type: ignore[no-untyped-call]
         writer.write(command)
     return await connection.read_response()
 
 
 def _packed(*words: str | bytes | int) -> bytes:
-    # In C: redis-py's own way was a tenth of what a job without a database costs a worker.
+    # In C: packing in redis-py was a tenth of a worker's time for a job without a database.
     packed: bytes = pack_command(words)  # type: ignore[arg-type]  # its stub knows tuples of one word only
     return packed
 
 
 def lua(package: str, name: str) -> bytes:
-    """The text of a file in a package."""
+    """The source of a script in a package."""
     return files(package).joinpath(name).read_bytes()
 
 

@@ -1,4 +1,4 @@
-"""Getting encoded jobs accepted by Redis: one script call for many, repeated until it is answered."""
+"""Sending encoded jobs to Redis: one script call for many, repeated until it is answered."""
 
 import asyncio
 import random
@@ -22,16 +22,16 @@ from producers.errors import (
 )
 
 JOBS_A_CALL = 500
-JOBS_A_TURN = 20
+JOBS_BETWEEN_YIELDS = 20
 BYTES_A_CALL = 4 * 1024 * 1024
 IDEMPOTENCY_MS = 24 * 60 * 60 * 1000
 
 FIRST_DELAY_SECONDS = 0.05
-LONGEST_DELAY_SECONDS = 1.0
+MAX_DELAY_SECONDS = 1.0
 
 
 class Sender:
-    """Sends jobs to one queue. Every job keeps its id through all attempts, so that it is accepted once."""
+    """Sends jobs to one queue. A job keeps its id when its call is repeated, so it is accepted once."""
 
     def __init__(self, redis: Redis, queue: str, *, max_queued: int, timeout_seconds: float) -> None:
         self._redis = redis
@@ -40,36 +40,36 @@ class Sender:
         self._timeout_seconds = timeout_seconds
 
     async def send(self, jobs: Sequence[Encoded]) -> list[bool | EnqueueError]:
-        """Say of each job whether it is newly accepted (True), known already (False), or why it is neither."""
+        """For each job: True if it was accepted, False if it was known already, otherwise the error."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._timeout_seconds
         delay_seconds = FIRST_DELAY_SECONDS
         maybe_accepted = False
         while True:
-            answers = await self._try(jobs)
+            answers = await self._call(jobs)
             if not isinstance(answers, _NoAnswer):
                 if not maybe_accepted:
                     return answers
-                return [_after_silence(job, answer) for job, answer in zip(jobs, answers, strict=True)]
+                return [_after_lost_answer(job, answer) for job, answer in zip(jobs, answers, strict=True)]
             maybe_accepted = maybe_accepted or answers.maybe_accepted
             if loop.time() + delay_seconds > deadline:
                 return [answers.as_error(job, maybe_accepted=maybe_accepted) for job in jobs]
             await asyncio.sleep(delay_seconds * random.uniform(0.5, 1))  # noqa: S311  # jitter, not a secret
-            delay_seconds = min(delay_seconds * 2, LONGEST_DELAY_SECONDS)
+            delay_seconds = min(delay_seconds * 2, MAX_DELAY_SECONDS)
 
     async def send_all(self, jobs: Iterable[Encoded]) -> AsyncIterator[tuple[list[Encoded], list[bool | EnqueueError]]]:
-        """Send many jobs in pieces, in their order; each piece with what `send` says of it.
+        """Send many jobs in chunks, in their order; yields each chunk with the answers of `send`.
 
-        While Redis works on one piece, the next is taken from `jobs` and so encoded; never are two under way. Should
-        `jobs` raise, what was under way comes to its end first.
+        While Redis works on one chunk, the next is taken from `jobs`, which encodes it. Never are two being sent at
+        once. If `jobs` raises, the chunk being sent is completed first.
         """
         sending: asyncio.Task[tuple[list[Encoded], list[bool | EnqueueError]]] | None = None
         try:
-            async for piece in pieces(jobs):
+            async for chunk in chunks(jobs):
                 sent = None if sending is None else await sending
-                sending = asyncio.create_task(self._sent(piece))
+                sending = asyncio.create_task(self._sent(chunk))
                 if sent is not None:
-                    yield sent  # the caller looks at it while Redis is at work again
+                    yield sent  # the caller reads it while Redis works on the next chunk
             if sending is not None:
                 yield await sending
         except Exception:
@@ -80,10 +80,10 @@ class Sender:
             if sending is not None:
                 sending.cancel()
 
-    async def _sent(self, piece: list[Encoded]) -> tuple[list[Encoded], list[bool | EnqueueError]]:
-        return piece, await self.send(piece)
+    async def _sent(self, chunk: list[Encoded]) -> tuple[list[Encoded], list[bool | EnqueueError]]:
+        return chunk, await self.send(chunk)
 
-    async def _try(self, jobs: Sequence[Encoded]) -> "list[bool | EnqueueError] | _NoAnswer":
+    async def _call(self, jobs: Sequence[Encoded]) -> "list[bool | EnqueueError] | _NoAnswer":
         try:
             answers = await ENQUEUE(self._redis, *self._arguments(jobs))
         except NotSent as error:
@@ -123,7 +123,7 @@ class Sender:
 
 
 class _NoAnswer:
-    """One attempt that Redis did not answer."""
+    """A call that Redis did not answer."""
 
     def __init__(self, error: RedisError, *, maybe_accepted: bool) -> None:
         self.error = error
@@ -132,34 +132,34 @@ class _NoAnswer:
     def as_error(self, job: Encoded, *, maybe_accepted: bool) -> EnqueueError:
         if maybe_accepted:
             return EnqueueUnconfirmed(job.job_id, str(self.error))
-        return RedisUnavailable(f"Redis is not there, so nothing was accepted: {self.error}")
+        return RedisUnavailable(f"Redis cannot be reached, so nothing was accepted: {self.error}")
 
 
-def _after_silence(job: Encoded, answer: bool | EnqueueError) -> bool | EnqueueError:
-    """What an answer means when an earlier one was lost."""
+def _after_lost_answer(job: Encoded, answer: bool | EnqueueError) -> bool | EnqueueError:
+    """What an answer means after an earlier one was lost."""
     match answer:
         case False if job.idempotency_key is None:
-            return True  # the id was made for this call: only this call can have made it known
+            return True  # the id is new with this call, so only this call can have enqueued it
         case RedisRefused():
             return EnqueueUnconfirmed(job.job_id, str(answer))
         case _:
             return answer
 
 
-async def pieces(jobs: Iterable[Encoded]) -> AsyncIterator[list[Encoded]]:
-    """Cut jobs into calls that are bounded in number and in bytes, so that none holds Redis up for long.
+async def chunks(jobs: Iterable[Encoded]) -> AsyncIterator[list[Encoded]]:
+    """Divide jobs into calls of limited number and size, so that no call blocks Redis for long.
 
-    To take jobs is to encode them. So every few of them all others get their turn: what is under way goes out.
+    Taking a job encodes it, so the event loop gets a turn every few jobs: the call being sent makes progress.
     """
-    piece: list[Encoded] = []
+    chunk: list[Encoded] = []
     size = 0
     for job in jobs:
-        if piece and (len(piece) == JOBS_A_CALL or size + len(job.payload) > BYTES_A_CALL):
-            yield piece
-            piece, size = [], 0
-        piece.append(job)
+        if chunk and (len(chunk) == JOBS_A_CALL or size + len(job.payload) > BYTES_A_CALL):
+            yield chunk
+            chunk, size = [], 0
+        chunk.append(job)
         size += len(job.payload)
-        if len(piece) % JOBS_A_TURN == 0:
+        if len(chunk) % JOBS_BETWEEN_YIELDS == 0:
             await asyncio.sleep(0)
-    if piece:
-        yield piece
+    if chunk:
+        yield chunk

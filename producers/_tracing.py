@@ -1,7 +1,7 @@
-"""The span of a call that enqueues, and the headers that carry its context to the worker.
+"""The span of an enqueue, and the headers that carry its context to the worker.
 
-Imported only by applications that have loaded OpenTelemetry themselves. What is opened and named here follows
-OpenTelemetry's conventions for messaging; of a message no value is told.
+Imported only if the application has loaded OpenTelemetry. Names follow OpenTelemetry's conventions for messaging. No
+value of a message appears in a span.
 """
 
 from collections.abc import Iterator
@@ -15,10 +15,10 @@ from producers import wire
 
 
 @contextmanager
-def sending(what: str, queue: str) -> Iterator[Span]:
-    """The span of one call; `what` is sent: a job's name, or "jobs" when there are many."""
+def sending(name: str, queue: str) -> Iterator[Span]:
+    """The span of one call. `name` is the job type, or "jobs" for many."""
     span = _tracer(trace.get_tracer_provider()).start_span(
-        f"send {what}",
+        f"send {name}",
         kind=SpanKind.PRODUCER,
         attributes={
             "messaging.system": "arq",
@@ -27,7 +27,7 @@ def sending(what: str, queue: str) -> Iterator[Span]:
             "messaging.destination.name": queue,
         },
     )
-    # An exception's text may hold values, so that only its type is told.
+    # The text of an exception may hold values, so only its type is recorded.
     with trace.use_span(span, end_on_exit=True, record_exception=False, set_status_on_exception=False):
         try:
             yield span
@@ -38,11 +38,11 @@ def sending(what: str, queue: str) -> Iterator[Span]:
 
 
 def headers(span: Span, producer: str) -> bytes:
-    """The headers of the jobs that are sent within a span, as `wire.headers_json` gives them."""
+    """The headers of the jobs sent within a span, as returned by `wire.headers_json`."""
     context = span.get_span_context()
-    if not context.is_valid:  # the application has loaded OpenTelemetry and set nothing up
+    if not context.is_valid:  # OpenTelemetry is loaded but not configured
         return wire.headers_json({"producer": producer})
-    # `tracestate` stays behind: it is free text of whatever the application's requests went through.
+    # `tracestate` is left out: it is free text from other systems.
     traceparent = f"00-{context.trace_id:032x}-{context.span_id:016x}-{context.trace_flags & 1:02x}"
     return wire.headers_json({"producer": producer, "traceparent": traceparent})
 

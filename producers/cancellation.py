@@ -8,7 +8,7 @@ from redis.exceptions import AuthenticationError, RedisError, ResponseError
 
 from producers import keys, wire
 from producers._script import CANCEL, NotSent
-from producers.errors import CANCELLED, RedisRefused, RedisUnavailable
+from producers.errors import CANCELLED, DETAILS, RedisRefused, RedisUnavailable
 
 DEFAULT_RESULT_MS = 60 * 60 * 1000
 """How long the result of a job cancelled at once is kept, until a worker has written how long it keeps its own."""
@@ -70,7 +70,7 @@ async def _read(redis: Redis, job_id: str) -> tuple[wire.Envelope | None, int]:
 
 
 def _result(job_id: str, queue: str, envelope: wire.Envelope | None, now_ms: int) -> bytes:
-    failure = {"code": CANCELLED, "detail": "the job was cancelled"}
+    failure = {"code": CANCELLED, "detail": DETAILS[CANCELLED]}
     return wire.encode_result(
         job_id=job_id, job="unknown" if envelope is None else envelope.f, tries=0, queue=queue, done=False,
         reply=json.dumps(failure).encode(), enqueued_ms=0 if envelope is None else envelope.et, started_ms=now_ms,

@@ -1,7 +1,7 @@
-"""The contract as an AsyncAPI 3.0 document, generated from the models: what a client in any language needs to know.
+"""The contract as an AsyncAPI 3.0 document, generated from the models, for clients in any language.
 
-AsyncAPI has no word for a queue that is a sorted set beside strings, nor for a key that keeps jobs in order: what it
-cannot say is said in descriptions for people and in `x-` fields for programs.
+AsyncAPI cannot describe a queue that consists of a sorted set and strings, nor an ordering key. Descriptions explain
+these to people, `x-` fields to programs.
 """
 
 import inspect
@@ -19,35 +19,35 @@ _NAME = "{queue}"
 _PRODUCER = "{producer}"
 
 _QUEUE = f"""\
-A sorted set of job ids by due time, beside one string for each job. To enqueue, in one MULTI and in this order:
+A sorted set of job ids by due time, and one string for each job. To enqueue, in one MULTI and in this order:
 
 1. SET `{keys.job(_JOB_ID)}` to the payload, with NX.
-2. ZADD the job id to the queue, with NX; the score is the due time in milliseconds of the Unix clock, with or without \
-a fraction. Taken from Redis's own TIME it keeps the clocks of clients from changing the order.
-3. PUBLISH anything on `{keys.wake(_NAME)}` (optional: an idle worker then starts at once).
+2. ZADD the job id to the queue, with NX. The score is the due time in milliseconds of the Unix clock, with or without \
+a fraction. Take it from Redis's TIME, so that the order does not depend on the clocks of clients.
+3. PUBLISH any message on `{keys.wake(_NAME)}` (optional: an idle worker then starts at once).
 
-The job id is the client's: {ids.JOB_ID_FORM}. An enqueue whose answer was lost can be repeated with the same id.
+The client chooses the job id: {ids.JOB_ID_FORM}. An enqueue whose answer was lost can be repeated with the same id.
 
-What follows the @ is the ordering key: jobs with one key run one at a time, in the order of their scores; other keys \
-run beside them. Each message names its default key in `x-ordering-key`; null: any order will do."""
+The part after the @ is the ordering key: jobs with one key run one at a time, in the order of their scores. Jobs with \
+other keys run concurrently. `x-ordering-key` of a message is its default key; null: none."""
 
 _RESULTS = f"""\
-The outcome of a job: one string for each job, set when the job ends and kept for the result's time to live (an hour, \
-unless configured otherwise). GET `{keys.result(_JOB_ID)}` until it is there.
+The outcome of a job: one string for each job, set when the job ends and kept for the result's time to live (an hour \
+by default). Repeat GET `{keys.result(_JOB_ID)}` until it exists.
 
-Who names a `producer` in the headers of a job is told as well: workers publish the ids of ended jobs, separated by \
-spaces, on `{keys.results(_NAME, _PRODUCER)}`. What is published while nobody listens is lost, so do not rely on it \
-alone."""
+A client that sets the header `producer` of its jobs can subscribe as well: workers publish the ids of ended jobs, \
+separated by spaces, on `{keys.results(_NAME, _PRODUCER)}`. A message published without a subscriber is lost, so \
+do not rely on messages alone."""
 
 _NOT_DONE = {
     "rejected": ("The request cannot be honoured: an answer, not a fault.", get_args(RejectedCode)),
-    "dead": ("The job was given up, and is kept as a dead letter.", get_args(DeadCode)),
-    "cancelled": ("Somebody cancelled the job before it was done.", (CANCELLED,)),
+    "dead": ("The job failed for good and is kept as a dead letter.", get_args(DeadCode)),
+    "cancelled": ("The job was cancelled before it was done.", (CANCELLED,)),
 }
 
 
 def asyncapi(of: Mapping[str, type[Message[Any]]] = MESSAGES) -> dict[str, Any]:
-    """The AsyncAPI document of the contract of these messages, as plain dicts, lists, strings and numbers."""
+    """The AsyncAPI document for these messages, as dicts, lists, strings and numbers."""
     jobs = list(of.values())
     components = schemas.components(jobs)
     components |= {name: schemas.failure(codes) for name, (_, codes) in _NOT_DONE.items()}
@@ -81,18 +81,18 @@ def asyncapi(of: Mapping[str, type[Message[Any]]] = MESSAGES) -> dict[str, Any]:
 
 
 def asyncapi_json() -> str:
-    """The document as JSON text; the same models give the same text."""
+    """The AsyncAPI document as JSON text. The same models always give the same text."""
     return json.dumps(asyncapi(), indent=2, ensure_ascii=False) + "\n"
 
 
 def ordering_key_template(message: type[Message[Any]]) -> str | None:
-    """The default ordering key of a message, with the names of fields in braces where their values go.
+    """The default ordering key of a message, with the names of fields in braces for their values.
 
     >>> from producers.messages import UpdateUser
     >>> ordering_key_template(UpdateUser)
     'user:{user_id}'
     """
-    # The message itself tells, once each field holds its own name.
+    # A message whose fields hold their own names returns the template.
     names: dict[str, Any] = {name: f"{{{name}}}" for name in message.model_fields}
     return message.model_construct(**names).ordering_key
 
@@ -130,13 +130,13 @@ def _results_channel(messages: list[str]) -> dict[str, Any]:
         "bindings": {"redis": {}},
         "x-redis": {
             "read": [{"command": "GET", "key": keys.result(_JOB_ID)}],
-            "told": [{"command": "SUBSCRIBE", "channel": keys.results(_NAME, _PRODUCER), "optional": True}],
+            "subscribe": [{"command": "SUBSCRIBE", "channel": keys.results(_NAME, _PRODUCER), "optional": True}],
         },
     }
 
 
 def _operation(message: type[Message[Any]]) -> dict[str, Any]:
-    """As AsyncAPI has it, from the side of the worker: it receives jobs and replies."""
+    """The operation from the worker's side, as AsyncAPI defines it: it receives jobs and replies."""
     outcomes = [schemas.done_name(message), *_NOT_DONE]
     return {
         "action": "receive",

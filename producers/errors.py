@@ -1,32 +1,46 @@
-"""Everything that a producer may raise.
+"""Every exception that a producer raises, and every code of an outcome other than done.
 
 ProducerError
 ├── InvalidMessage        (ValueError)       the message breaks the contract; nothing was sent
 ├── EnqueueError
 │   ├── RedisUnavailable  (ConnectionError)  no connection; nothing was accepted
 │   ├── RedisRefused                         Redis takes no writes (memory, replica, disk, rights); nothing was accepted
-│   ├── EnqueueUnconfirmed (TimeoutError)    the answer was lost; it may have been accepted, and may be repeated
-│   ├── IdempotencyConflict                  the idempotency key stands for another content
-│   ├── QueueFull                            the bound on the queue's length is reached
-│   └── SomeRefused                          of many jobs, some were not accepted: their errors, the others' handles
-├── JobError                                 the job ended otherwise than done
+│   ├── EnqueueUnconfirmed (TimeoutError)    the answer was lost: the job may have been accepted; repeating is safe
+│   ├── IdempotencyConflict                  the idempotency key was used for other content
+│   ├── QueueFull                            the queue has reached its maximum length
+│   └── PartialEnqueueError                  some of many jobs were not accepted: their errors, the others' handles
+├── JobError                                 the job ended in an outcome other than done
 │   ├── JobRejected                          conflict, not_found, invalid
 │   ├── JobDead                              undecodable, unknown_job, too_large, expired, crashed, timeout, failed
 │   └── JobCancelled                         cancelled
-├── ResultTimeout         (TimeoutError)     no outcome yet; the job goes on
-└── JobNotFound           (LookupError)      Redis knows neither the job nor its outcome
+├── ResultTimeout         (TimeoutError)     no outcome yet; the job continues
+└── JobNotFound           (LookupError)      Redis has neither the job nor its outcome
 """
 
 from collections.abc import Sequence
-from typing import Literal, get_args
+from typing import Final, Literal, get_args
 
 RejectedCode = Literal["conflict", "not_found", "invalid"]
 DeadCode = Literal["undecodable", "unknown_job", "too_large", "expired", "crashed", "timeout", "failed"]
-Code = RejectedCode | DeadCode | Literal["cancelled"]
 
 REJECTED_CODES: frozenset[str] = frozenset(get_args(RejectedCode))
 DEAD_CODES: frozenset[str] = frozenset(get_args(DeadCode))
-CANCELLED = "cancelled"
+CANCELLED: Final = "cancelled"
+
+DETAILS: dict[str, str] = {
+    "conflict": "a name or an address is taken, or the request contradicts the stored data",
+    "not_found": "the request refers to something that does not exist",
+    "invalid": "the fields are not those of the message",
+    "undecodable": "the payload is not an envelope of this contract",
+    "unknown_job": "no job of this name is known here",
+    "too_large": "the payload is larger than the worker accepts",
+    "expired": "the payload was gone before the job's turn came",
+    "crashed": "the job took its worker down on its last attempt",
+    "timeout": "the job ran for longer than allowed",
+    "failed": "the job failed on every attempt",
+    CANCELLED: "the job was cancelled",
+}
+"""What each code means. It is the detail of an outcome, unless there is a more precise one."""
 
 
 class ProducerError(Exception):
@@ -43,11 +57,11 @@ class InvalidMessage(ProducerError, ValueError):
 
 
 class EnqueueError(ProducerError):
-    """The job was not, or not surely, accepted."""
+    """The job was not accepted, or it is unknown whether it was."""
 
 
 class RedisUnavailable(EnqueueError, ConnectionError):
-    """Redis could not be reached: nothing was accepted, or nothing could be told."""
+    """Redis cannot be reached: nothing was accepted, or a question was not answered."""
 
 
 class RedisRefused(EnqueueError):
@@ -55,9 +69,9 @@ class RedisRefused(EnqueueError):
 
 
 class EnqueueUnconfirmed(EnqueueError, TimeoutError):
-    """The answer was lost, so the job may or may not be in the queue.
+    """The answer was lost: the job may or may not be in the queue.
 
-    Repeat the same call with `idempotency_key=error.idempotency_key`: it is accepted once.
+    Repeat the same call with `idempotency_key=error.idempotency_key`: the job is accepted once.
     """
 
     def __init__(self, job_id: str, reason: str) -> None:
@@ -70,11 +84,11 @@ class EnqueueUnconfirmed(EnqueueError, TimeoutError):
 
 
 class IdempotencyConflict(EnqueueError):
-    """The idempotency key was used for another content: use a new key, or send the same content again."""
+    """The idempotency key was used for other content: use a new key, or send the same content again."""
 
     def __init__(self, job_id: str) -> None:
         super().__init__(
-            f"job {job_id}: this idempotency key stands for another content: use a new key for a new request"
+            f"job {job_id}: this idempotency key was used for other content: use a new key for a new request"
         )
         self.job_id = job_id
 
@@ -88,8 +102,8 @@ class QueueFull(EnqueueError):
         self.max_queued = max_queued
 
 
-class SomeRefused(EnqueueError):
-    """Of many jobs, some were not, or not surely, accepted.
+class PartialEnqueueError(EnqueueError):
+    """Some of many jobs were not accepted, or it is unknown whether they were.
 
     Attributes:
         outcomes: for each job in the order given, its `JobHandle` or its `EnqueueError`.
@@ -102,7 +116,7 @@ class SomeRefused(EnqueueError):
 
 
 class JobError(ProducerError):
-    """The job ended otherwise than done. `code` is one of the contract's, `detail` a sentence without values."""
+    """The job ended in an outcome other than done. `code` is one of `DETAILS`, `detail` a sentence without values."""
 
     def __init__(self, code: str, detail: str, job_id: str | None = None) -> None:
         super().__init__(f"{code}: {detail}" if job_id is None else f"job {job_id}: {code}: {detail}")
@@ -116,38 +130,38 @@ class JobRejected(JobError):
 
 
 class JobDead(JobError):
-    """The job was given up; a dead letter may be replayed once its cause is mended."""
+    """The job failed for good. Its dead letter can be replayed once the cause is fixed."""
 
 
 class JobCancelled(JobError):
-    """Somebody cancelled the job before it was done."""
+    """The job was cancelled before it was done."""
 
 
 class ResultTimeout(ProducerError, TimeoutError):
-    """No outcome within the time given. The job goes on: ask again."""
+    """There was no outcome within the timeout. The job continues: wait again."""
 
     def __init__(self, job_id: str, timeout: float, reason: str = "") -> None:
-        super().__init__(f"job {job_id}: no outcome within {timeout:g} s{reason}; it goes on: ask again")
+        super().__init__(f"job {job_id}: no outcome within {timeout:g} s{reason}; the job continues: wait again")
         self.job_id = job_id
         self.timeout = timeout
 
 
 class JobNotFound(ProducerError, LookupError):
-    """Redis knows neither the job nor its outcome: never accepted, or ended longer ago than results are kept.
+    """Redis has neither the job nor its outcome: it was never accepted, or its result has expired.
 
-    The outcome is still in the ledger: enqueue the same content under the same idempotency key to be told it.
+    The outcome is still in the ledger: enqueue the same content under the same idempotency key to get it.
     """
 
     def __init__(self, job_id: str) -> None:
         super().__init__(
-            f"job {job_id}: neither queued nor remembered: if it was accepted, its result is past its time to live; "
-            "enqueue the same content under the same idempotency key to be told the outcome"
+            f"job {job_id} is neither queued nor does it have a result: if it was accepted, its result has expired; "
+            "enqueue the same content under the same idempotency key to get the outcome"
         )
         self.job_id = job_id
 
 
 def job_error(code: str, detail: str, job_id: str | None = None) -> JobError:
-    """The error for a code of the contract.
+    """The exception for a code.
 
     >>> job_error("conflict", "email is taken")
     JobRejected('conflict: email is taken')

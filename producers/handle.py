@@ -1,4 +1,4 @@
-"""A hold on one accepted job: its status, its result, its cancellation."""
+"""A handle on one job: its status, its result, its cancellation."""
 
 import asyncio
 from enum import StrEnum
@@ -9,7 +9,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from producers import keys
-from producers._result_waiter import Results
+from producers._result_waiter import ResultWaiter
 from producers.cancellation import Answer, cancel
 from producers.errors import (
     JobCancelled,
@@ -27,12 +27,12 @@ ReplyT = TypeVar("ReplyT", bound=Reply)
 
 
 class JobStatus(StrEnum):
-    """Where a job is on its way."""
+    """The state of a job."""
 
     DEFERRED = "deferred"
-    """In the queue; its time has not come."""
+    """In the queue, and not due yet."""
     QUEUED = "queued"
-    """In the queue; due, or waiting behind another job of its ordering key."""
+    """In the queue, and due or parked behind another job of its ordering key."""
     RUNNING = "running"
     """Claimed by a worker."""
     DONE = "done"
@@ -40,7 +40,7 @@ class JobStatus(StrEnum):
     DEAD = "dead"
     CANCELLED = "cancelled"
     UNKNOWN = "unknown"
-    """Neither queued nor remembered."""
+    """Redis has neither the job nor its outcome."""
 
 
 class JobHandle(Generic[ReplyT]):
@@ -48,7 +48,7 @@ class JobHandle(Generic[ReplyT]):
 
     Attributes:
         job_id: the job's id, with its ordering key if it has one.
-        accepted: False when a job of this id was known already, so that this enqueue changed nothing.
+        accepted: False if a job of this id was known already and the enqueue changed nothing.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class JobHandle(Generic[ReplyT]):
         accepted: bool,
         redis: Redis,
         queue: str,
-        results: Results,
+        results: ResultWaiter,
     ) -> None:
         self.job_id = job_id
         self.accepted = accepted
@@ -72,10 +72,10 @@ class JobHandle(Generic[ReplyT]):
         return f"<JobHandle {self.job_id}>"
 
     async def status(self) -> JobStatus:
-        """Where the job is now.
+        """The job's current state.
 
         Raises:
-            RedisUnavailable: when Redis did not tell.
+            RedisUnavailable: Redis did not answer.
         """
         try:
             async with self._redis.pipeline(transaction=True) as pipeline:
@@ -85,7 +85,7 @@ class JobHandle(Generic[ReplyT]):
                 pipeline.time()
                 result, running, score, (seconds, microseconds) = await pipeline.execute()
         except (RedisError, OSError) as error:
-            raise RedisUnavailable(f"job {self.job_id}: Redis did not tell its status: {error}") from error
+            raise RedisUnavailable(f"job {self.job_id}: Redis did not answer with its status: {error}") from error
         if result is not None:
             return _ended(result)
         if score is None:
@@ -96,15 +96,15 @@ class JobHandle(Generic[ReplyT]):
         return JobStatus.DEFERRED if deferred else JobStatus.QUEUED
 
     async def result(self, timeout: float | None = None) -> ReplyT:
-        """Wait for the job's end and return its reply.
+        """Wait until the job ends and return its reply.
 
         Args:
-            timeout: how long to wait, in seconds; None: without a limit, also while Redis is away.
+            timeout: how long to wait, in seconds. None: without a limit, even while Redis is away.
 
         Raises:
-            JobRejected, JobDead, JobCancelled: when the job ended otherwise than done.
-            ResultTimeout: when there is no outcome yet; the job goes on.
-            JobNotFound: when Redis knows neither the job nor its outcome.
+            JobRejected, JobDead, JobCancelled: the job ended in an outcome other than done.
+            ResultTimeout: there is no outcome yet; the job continues.
+            JobNotFound: Redis has neither the job nor its outcome.
         """
         outcome = await self.outcome(timeout)
         if (error := outcome.error) is not None:
@@ -115,19 +115,19 @@ class JobHandle(Generic[ReplyT]):
             raise self._foreign() from None
 
     async def outcome(self, timeout: float | None = None) -> Result:
-        """Wait for the job's end and return all that is known of it: tries, times, and the reply or the error.
+        """Wait until the job ends and return its whole result: attempts, times, and the reply or the error.
 
         Args:
-            timeout: as of `result`.
+            timeout: as for `result`.
 
         Raises:
-            ResultTimeout, JobNotFound: as `result`.
-            JobDead: when what is stored under the job's id is not a result of this contract.
+            ResultTimeout, JobNotFound: as for `result`.
+            JobDead: the value stored under the job's id is not a result of this contract.
         """
         try:
             data = await asyncio.wait_for(self._results.wait(self.job_id), timeout)
         except TimeoutError:
-            raise ResultTimeout(self.job_id, timeout or 0, self._results.trouble) from None
+            raise ResultTimeout(self.job_id, timeout or 0, self._results.last_error) from None
         if data is None:
             raise JobNotFound(self.job_id)
         try:
@@ -138,20 +138,20 @@ class JobHandle(Generic[ReplyT]):
     async def cancel(self) -> JobStatus:
         """Cancel the job, if it can still be cancelled. Safe to repeat.
 
-        Returns what became of it:
-            CANCELLED: it will have no effect. It waited, and is gone from the queue; or it was cancelled before.
-            RUNNING, QUEUED: a worker runs it, or had it before and gave it back: workers were asked to cancel it. It is
-                cancelled within moments, unless its COMMIT is under way or past; `result` tells which.
+        Returns its state:
+            CANCELLED: it has no effect. It was removed from the queue, or had been cancelled before.
+            RUNNING, QUEUED: a worker runs it, or has released it, and was asked to cancel it. It is cancelled shortly,
+                unless its COMMIT has begun; wait for its `result`.
             DONE, REJECTED, DEAD: it had ended already; nothing was changed.
-            UNKNOWN: Redis knows neither the job nor its outcome.
+            UNKNOWN: Redis has neither the job nor its outcome.
 
         A job that was cancelled while it waited leaves no trace in the ledger: a client that puts the same id and
         payload into the queue by hand makes it run. Its result is kept for as long as the workers keep theirs (an hour
         if none has run yet).
 
         Raises:
-            RedisUnavailable: when Redis did not tell, so that it may have happened.
-            RedisRefused: when Redis takes no writes, so that nothing has happened.
+            RedisUnavailable: Redis did not answer; the job may have been cancelled.
+            RedisRefused: Redis takes no writes; nothing was changed.
         """
         answer, result = await cancel(self._redis, self._queue, self.job_id)
         match answer:
@@ -165,7 +165,7 @@ class JobHandle(Generic[ReplyT]):
                 return JobStatus.UNKNOWN if result is None else _ended(result)
 
     def _foreign(self) -> JobDead:
-        # Somebody else's result under this id, or a worker of another contract.
+        # Another client wrote a result under this id, or a worker of another contract did.
         return JobDead("undecodable", "the stored result is not a reply of this contract", self.job_id)
 
 
@@ -173,7 +173,7 @@ def _ended(data: bytes) -> JobStatus:
     try:
         error = decode_result(data).error
     except WireError:
-        return JobStatus.DEAD  # as `JobHandle.result` has it
+        return JobStatus.DEAD  # as in `JobHandle.result`
     match error:
         case None:
             return JobStatus.DONE

@@ -1,7 +1,7 @@
-"""What a job id looks like, and how one is made.
+"""Job ids: their form, and making one.
 
 A job id is `[A-Za-z0-9][A-Za-z0-9_.:-]{0,127}`, optionally followed by `@` and an ordering key of the same form.
-The key is a part of the id so that every language can set it and every log shows it.
+The key is part of the id, so every language can set it and every log shows it.
 """
 
 import re
@@ -17,7 +17,7 @@ JOB_ID_FORM = f"{_PART}, optionally followed by @ and an ordering key of the sam
 
 
 def new_id() -> str:
-    """A fresh id part: a UUID version 7 in hexadecimal, so that ids sort by the time they were made."""
+    """A new id without an ordering key: a UUID version 7 in hexadecimal, so that ids sort by time."""
     return uuid7().hex
 
 
@@ -25,7 +25,7 @@ _UUID7_IN_HEX = re.compile(r"[0-9a-f]{12}7[0-9a-f]{3}[89ab][0-9a-f]{15}")
 
 
 def made_ms(job_id: str) -> int | None:
-    """When an id of `new_id` was made, in milliseconds of its maker's Unix clock; None for any other id.
+    """When `new_id` made an id, in milliseconds of the Unix clock there; None for any other id.
 
     >>> made_ms("018bcfe5680070009000000000000000@user:42"), made_ms("import-7")
     (1700000000000, None)
@@ -45,7 +45,7 @@ def job_id(base: str, ordering_key: str | None) -> str:
     'import-7'
 
     Raises:
-        ValueError: when either part has a character or a length that is not allowed.
+        ValueError: a part has an invalid character or length.
     """
     for name, part in (("idempotency key", base), ("ordering key", ordering_key)):
         if part is not None and _PART_PATTERN.fullmatch(part) is None:
@@ -54,7 +54,7 @@ def job_id(base: str, ordering_key: str | None) -> str:
 
 
 def is_job_id(text: str) -> bool:
-    """Whether a text read from outside is a job id.
+    """Whether a text has the form of a job id.
 
     >>> is_job_id("a.b:c-d_e@user:42"), is_job_id("a b"), is_job_id("a@"), is_job_id("")
     (True, False, False, False)
@@ -63,7 +63,7 @@ def is_job_id(text: str) -> bool:
 
 
 def ordering_key_of(job_id: str) -> str | None:
-    """The ordering key that a job id carries.
+    """The ordering key in a job id, or None.
 
     >>> ordering_key_of("import-7@user:42"), ordering_key_of("import-7")
     ('user:42', None)

@@ -1,118 +1,34 @@
-"""What may be asked of the worker: one model per message, one per reply.
+"""The messages that a worker accepts, and their replies: one model each.
 
-The models are the contract. What they refuse never reaches Redis through a `Producer`, and is answered
-`invalid` when another client wrote it. No error text, `repr` or `str` made here holds a field's value.
+These models are the contract. What they refuse never reaches Redis through a `Producer`, and is rejected as `invalid`
+when another client sent it. No error text, `repr` or `str` made here holds the value of a field.
 """
 
 import re
 from collections.abc import Iterator
 from datetime import datetime
-from typing import Annotated, Any, ClassVar, Generic, Self, TypeVar, cast
+from typing import Any, ClassVar, Generic, Self, TypeVar, cast
 
-from email_validator import EmailNotValidError, validate_email
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
-# Sizes are counted in characters and are those of the tables' columns. The longest content, written wholly in
-# JSON's \\u escapes (12 bytes for a character beyond the first plane), still fits the default payload limit of 1 MiB.
-EMAIL_LENGTH = 254
-USERNAME_LENGTH = 64
-PASSWORD_HASH_LENGTH = 255
-TITLE_LENGTH = 200
-CONTENT_LENGTH = 65_536
-MAX_ID = 2**63 - 1
-
-# The usual encoded forms: modular crypt and PHC strings (argon2, bcrypt, scrypt, pbkdf2), Django's and Werkzeug's.
-# A salt is any printable ASCII but the separator: what PostgreSQL cannot hold, such as NUL, cannot get in through it.
-_PASSWORD_HASH = re.compile(
-    r"""
-      (argon2)?\$argon2(id|i|d)\$(v=\d+\$)?m=\d+,t=\d+,p=\d+(,[a-z]+=[A-Za-z0-9+/]+)*\$[A-Za-z0-9+/]{8,}\$[A-Za-z0-9+/]{16,}
-    | (bcrypt\$|bcrypt_sha256\$)?\$2[abxy]\$\d\d\$[./A-Za-z0-9]{53}
-    | \$bcrypt-sha256\$(v=2,t=2b,r=\d+|2[ab],\d+)\$[./A-Za-z0-9]{22}\$[./A-Za-z0-9]{31}
-    | \$scrypt\$ln=\d+,r=\d+,p=\d+\$[A-Za-z0-9./+]+\$[A-Za-z0-9./+]{16,}
-    | \$7\$[./A-Za-z0-9]{11,}\$[./A-Za-z0-9]{43}
-    | scrypt:\d+:\d+:\d+\$[!-#%-~]+\$[0-9a-f]{64,}
-    | scrypt\$\d+\$[!-#%-~]+\$\d+\$\d+\$[A-Za-z0-9+/=]{16,}
-    | \$pbkdf2(-sha\d+)?\$(i=)?\d+(,l=\d+)?\$[A-Za-z0-9./+]+\$[A-Za-z0-9./+]{16,}
-    | pbkdf2_sha\d+\$\d+\$[!-#%-~]+\$[A-Za-z0-9+/=]{16,}
-    | pbkdf2:sha\d+(:\d+)?\$[!-#%-~]+\$[0-9a-f]{40,}
-    """,
-    re.VERBOSE | re.ASCII,
-)
-
-
-def _text(value: str) -> str:
-    # PostgreSQL cannot hold NUL in text: said here, it is an answer; said by the database, it is an error.
-    if "\x00" in value:
-        raise PydanticCustomError("nul", "must not hold the NUL character")
-    return value
-
-
-# Addresses of the plainest kind, which the library takes as they are. It reads all others; these, nearly all there
-# are, would otherwise spend more time in it than in all the rest of their job's validation. No part can begin within
-# the one before it, so none is ever read again (`++`).
-_PLAIN_EMAIL = re.compile(
-    r"[a-z0-9]++(?:[._+-][a-z0-9]++)*+@(?:[a-z0-9]++(?:-[a-z0-9]++)*+\.)++(?:com|org|net|edu|gov|io|dev|app|[a-z]{2})"
-)
-_PLAIN_EMAIL_LENGTH = 64
-
-
-def _email(value: str) -> str:
-    if len(value) <= _PLAIN_EMAIL_LENGTH and _PLAIN_EMAIL.fullmatch(value) is not None:
-        return value
-    try:
-        return validate_email(value, check_deliverability=False).normalized
-    except EmailNotValidError:
-        # The library's own text quotes parts of the address.
-        raise PydanticCustomError("email", "must be a valid e-mail address") from None
-
-
-def _password_hash(value: str) -> str:
-    if _PASSWORD_HASH.fullmatch(value) is None:
-        raise PydanticCustomError(
-            "password_hash",
-            "must be an encoded argon2, bcrypt, scrypt or pbkdf2 hash, never a plain password",
-        )
-    return value
-
-
-# The examples and descriptions are for the published contract and the help of the command line.
-Id = Annotated[int, Field(ge=1, le=MAX_ID, examples=[42])]
-Email = Annotated[
-    str,
-    Field(max_length=EMAIL_LENGTH, examples=["ada@example.com"], json_schema_extra={"format": "email"}),
-    AfterValidator(_email),
-]
-Username = Annotated[str, Field(min_length=1, max_length=USERNAME_LENGTH, examples=["ada"]), AfterValidator(_text)]
-PasswordHash = Annotated[
-    str,
-    Field(
-        max_length=PASSWORD_HASH_LENGTH,
-        description="An encoded argon2, bcrypt, scrypt or pbkdf2 hash, never a plain password.",
-        examples=[
-            "$argon2id$v=19$m=65536,t=3,p=4$c29tZSBzYWx0IGhlcmU$bm90IGEgcmVhbCBoYXNoLCBvbmx5IGl0cyBmb3Jt",
-        ],
-    ),
-    AfterValidator(_password_hash),
-]
-Title = Annotated[str, Field(min_length=1, max_length=TITLE_LENGTH, examples=["On engines"]), AfterValidator(_text)]
-Content = Annotated[str, Field(max_length=CONTENT_LENGTH, examples=["They weave algebra."]), AfterValidator(_text)]
+from producers.fields import Content, Email, Id, PasswordHash, Title, Username
 
 
 class _Model(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, hide_input_in_errors=True)
 
     def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
-        """Name the fields that are set, never their values: a repr ends in logs and tracebacks."""
+        """The names of the fields that are set, without their values: a repr ends up in logs and tracebacks."""
         for name in sorted(self.model_fields_set):
             value = getattr(self, name)
             yield name, value if isinstance(value, _Model | bool) or name.endswith("id") else "…"
 
 
 class Reply(_Model):
-    """What a done job answers."""
+    """The answer of a done job."""
 
-    # Replies are built from rows of the database and from JSON that a worker wrote.
+    # Replies are built from database rows and from JSON written by a worker.
     model_config = ConfigDict(from_attributes=True, strict=False, extra="forbid", frozen=True)
 
 
@@ -136,7 +52,7 @@ class Post(Reply):
 
 
 class Deleted(Reply):
-    """Whether there was something to delete."""
+    """Whether there was anything to delete."""
 
     deleted: bool
 
@@ -147,8 +63,8 @@ ReplyT = TypeVar("ReplyT", bound=Reply)
 class Message(_Model, Generic[ReplyT]):
     """The validated content of a job.
 
-    A subclass gives the name of its job and, as the type argument, its reply; that alone makes it a part of the
-    contract, of `MESSAGES` and of the command line.
+    A subclass names its job type and, as the type argument, its reply. That alone adds it to the contract, to
+    `MESSAGES` and to the command line.
     """
 
     job: ClassVar[str]
@@ -166,17 +82,17 @@ class Message(_Model, Generic[ReplyT]):
 
     @classmethod
     def reply_type(cls) -> type[ReplyT]:
-        """The model of what the done job answers."""
+        """The model of the reply."""
         return cast("type[ReplyT]", cls._reply)
 
     @property
     def ordering_key(self) -> str | None:
-        """The key that this job runs in order with, unless the producer names another. None: any order will do."""
+        """The default ordering key: jobs with one key run one at a time, in order. None: in any order."""
         return None
 
 
 MESSAGES: dict[str, type[Message[Any]]] = {}
-"""Every message, by the name of its job."""
+"""Every message, by the name of its job type."""
 
 
 class CreateUser(Message[User]):
@@ -199,7 +115,7 @@ class _Changes(_Model):
             raise PydanticCustomError("no_changes", "must name at least one field to change")
         for name in self.model_fields_set:
             if getattr(self, name) is None:
-                # Left out and null are different wishes, and no column here can be null.
+                # Null would be a request to clear the field, and no column here can be null.
                 raise PydanticCustomError("null_change", "must not be null: leave a field out to keep it")
         return self
 
@@ -227,7 +143,7 @@ class UpdateUser(Message[User]):
 
 
 class DeleteUser(Message[Deleted]):
-    """Delete a user together with that user's posts. A user who is not there is an answer, not an error."""
+    """Delete a user and that user's posts. A missing user is an answer (`deleted` is false), not an error."""
 
     job: ClassVar[str] = "delete_user"
 
@@ -269,7 +185,7 @@ class UpdatePost(Message[Post]):
 
 
 class DeletePost(Message[Deleted]):
-    """Delete a post. A post that is not there is an answer, not an error."""
+    """Delete a post. A missing post is an answer (`deleted` is false), not an error."""
 
     job: ClassVar[str] = "delete_post"
 
@@ -284,7 +200,7 @@ _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 
 
 def problems(error: ValidationError) -> tuple[str, ...]:
-    """Say what is wrong with a message, one line a problem, without any value of it.
+    """What is wrong with a message: one line a problem, without any of its values.
 
     >>> try:
     ...     DeleteUser.model_validate({"user_id": "seven", "force": True})
@@ -294,7 +210,7 @@ def problems(error: ValidationError) -> tuple[str, ...]:
     """
     lines = []
     for problem in error.errors(include_url=False, include_input=False, include_context=False)[:20]:
-        # The name of a refused field is the sender's: told when it could be a name, for otherwise it may be a value.
+        # The sender chose the name of an unknown field: it is shown only when it cannot be a value.
         parts = [part if isinstance(part, int) or _NAME.fullmatch(part) else "…" for part in problem["loc"]]
         text = problem["msg"][:1].lower() + problem["msg"][1:]
         lines.append(f"{'.'.join(map(str, parts))}: {text}" if parts else text)

@@ -10,9 +10,9 @@ from typing import Any, Self, TypeVar, Unpack
 from producers import ids, keys, wire
 from producers._encoding import Options, Request, build, encode
 from producers._redis import ANSWER_TIMEOUT_SECONDS, connect
-from producers._result_waiter import Results
+from producers._result_waiter import ResultWaiter
 from producers._sender import Sender
-from producers.errors import EnqueueError, SomeRefused
+from producers.errors import EnqueueError, PartialEnqueueError
 from producers.handle import JobHandle
 from producers.messages import (
     CreatePost,
@@ -30,22 +30,22 @@ from producers.messages import (
 
 ReplyT = TypeVar("ReplyT", bound=Reply)
 
-LONGEST_NAME = 256
-"""Of a producer, in characters: with a longer header no worker would read its jobs."""
+MAX_NAME_LENGTH = 256
+"""In characters. Workers refuse jobs with a longer `producer` header."""
 
 
 class Producer:
     """Enqueues jobs and waits for their outcomes. An async context manager.
 
     Args:
-        url: the Redis of the queue; default: the environment's `REDIS_URL`.
+        url: the URL of Redis; default: the environment variable `REDIS_URL`.
         queue: the name of the queue.
-        max_queued: refuse with `QueueFull` when the queue holds this many jobs; 0: no bound.
-        timeout_seconds: how long one enqueue tries while Redis is away or silent.
-        name: who enqueues, as the jobs' `producer` header begins; default: this host's name.
+        max_queued: raise `QueueFull` while the queue holds this many jobs; 0: no limit.
+        timeout_seconds: how long one enqueue is retried while Redis is away or silent.
+        name: the first part of the jobs' `producer` header; default: the host's name.
 
     Raises:
-        ValueError: when there is no URL, or one that is not Redis's, no time to try in, or too long a name.
+        ValueError: the URL is missing or not a Redis URL, the timeout is not positive, or the name is too long.
     """
 
     def __init__(
@@ -61,19 +61,19 @@ class Producer:
         if not url:
             raise ValueError("REDIS_URL is not set: pass a URL, or export REDIS_URL=redis://localhost:6379/0")
         self._queue = queue
-        # Of this object alone: workers tell it, and no other, of the ends of its jobs.
+        # Unique, because workers notify each producer of its own ended jobs only.
         name = name or socket.gethostname()
-        if len(name) > LONGEST_NAME:
-            raise ValueError(f"name must have at most {LONGEST_NAME} characters")
+        if len(name) > MAX_NAME_LENGTH:
+            raise ValueError(f"name must have at most {MAX_NAME_LENGTH} characters")
         self._me = me = f"{name}:{ids.new_id()}"
         self._headers = wire.headers_json({"producer": me})
         if timeout_seconds <= 0:
             raise ValueError("timeout_seconds must be more than 0")
-        # A silent Redis must not hold a single try for longer than all of them may take.
+        # One call to a silent Redis must not take longer than the whole enqueue.
         answer_timeout_seconds = min(ANSWER_TIMEOUT_SECONDS, timeout_seconds)
         self._redis = connect(url, queue=queue, answer_timeout_seconds=answer_timeout_seconds)
         self._sender = Sender(self._redis, queue, max_queued=max_queued, timeout_seconds=timeout_seconds)
-        self._results = Results(self._redis, queue, keys.results(queue, me))
+        self._results = ResultWaiter(self._redis, queue, keys.results(queue, me))
 
     async def __aenter__(self) -> Self:
         return self
@@ -84,12 +84,12 @@ class Producer:
         await self.close()
 
     async def close(self) -> None:
-        """Close the connections; waiters are cancelled."""
+        """Close the connections and cancel all waiting `result` calls."""
         await self._results.close()
         await self._redis.aclose()
         await self._redis.connection_pool.disconnect()
 
-    # One typed method a job. `Options` are the same for all.
+    # One typed method a job type. All take the same `Options`.
 
     async def create_user(
         self,
@@ -119,7 +119,7 @@ class Producer:
         is_active: bool | None = None,
         **options: Unpack[Options],
     ) -> JobHandle[User]:
-        """Change the fields of a user that are given. Errors: see `enqueue`."""
+        """Change the given fields of a user. Errors: see `enqueue`."""
         fields = {
             "email": email,
             "username": username,
@@ -148,7 +148,7 @@ class Producer:
         content: str | None = None,
         **options: Unpack[Options],
     ) -> JobHandle[Post]:
-        """Change the fields of a post that are given. Errors: see `enqueue`."""
+        """Change the given fields of a post. Errors: see `enqueue`."""
         changes = {name: value for name, value in (("title", title), ("content", content)) if value is not None}
         return await self.enqueue(build(UpdatePost, {"post_id": post_id, "changes": changes}), **options)
 
@@ -159,16 +159,16 @@ class Producer:
     async def enqueue(self, message: Message[ReplyT], **options: Unpack[Options]) -> JobHandle[ReplyT]:
         """Put a job into the queue.
 
-        While Redis is away or silent this tries again, with the same id, until `timeout_seconds` are over.
+        While Redis is away or silent, this retries with the same id for `timeout_seconds`.
 
         Raises:
-            InvalidMessage, ValueError: before anything was sent.
+            InvalidMessage, ValueError: nothing was sent.
             RedisUnavailable, RedisRefused, IdempotencyConflict, QueueFull: the job was not accepted.
-            EnqueueUnconfirmed: it may have been; repeat the call with the error's idempotency key.
+            EnqueueUnconfirmed: the job may have been accepted; repeat the call with the error's idempotency key.
         """
         if not _traced():
             return await self._enqueue(message, options, self._headers)
-        from producers import _tracing  # noqa: PLC0415  # who does not trace loads nothing of it
+        from producers import _tracing  # noqa: PLC0415  # OpenTelemetry is optional
 
         with _tracing.sending(message.job, self._queue) as span:
             handle = await self._enqueue(message, options, _tracing.headers(span, self._me))
@@ -183,16 +183,16 @@ class Producer:
         return self._handle(job.job_id, message.reply_type(), accepted=accepted)
 
     async def enqueue_many(self, jobs: Iterable[Message[Any] | Request[Any]]) -> list[JobHandle[Any]]:
-        """Put many jobs into the queue, some hundreds a round trip; returns their handles in the same order.
+        """Put many jobs into the queue, hundreds a round trip. Returns their handles in the same order.
 
         Raises:
-            SomeRefused: when some jobs were not, or not surely, accepted; it has their errors and the other handles.
+            PartialEnqueueError: not all jobs were accepted; it has a handle or an error for each.
         """
         if not _traced():
             return await self._enqueue_many(jobs, self._headers)
         from producers import _tracing  # noqa: PLC0415  # as above
 
-        # One span for all of them: each job has its own where it is run.
+        # One span for all: each job gets its own in the worker.
         with _tracing.sending("jobs", self._queue) as span:
             handles = await self._enqueue_many(jobs, _tracing.headers(span, self._me))
             span.set_attribute("messaging.batch.message_count", len(handles))
@@ -210,11 +210,11 @@ class Producer:
                     handles.append(self._handle(job.job_id, job.reply, accepted=accepted))
                     outcomes.append(handles[-1])
         if len(handles) < len(outcomes):
-            raise SomeRefused(outcomes)
+            raise PartialEnqueueError(outcomes)
         return handles
 
     def job(self, job_id: str, reply: type[ReplyT]) -> JobHandle[ReplyT]:
-        """A handle on a job that was enqueued elsewhere, or earlier.
+        """A handle on a job that was enqueued elsewhere or earlier.
 
         >>> Producer("redis://localhost").job("import-7@user:42", User)
         <JobHandle import-7@user:42>
@@ -226,5 +226,5 @@ class Producer:
 
 
 def _traced() -> bool:
-    """Whether the application has loaded OpenTelemetry; what it set up there decides the rest."""
+    """Whether the application has loaded OpenTelemetry. Its configuration decides whether spans are recorded."""
     return sys.modules.get("opentelemetry.trace") is not None

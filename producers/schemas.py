@@ -1,7 +1,4 @@
-"""JSON schemas of what goes over the wire, generated from the models.
-
-Every schema names others as the contract keeps them, under `#/components/schemas/`.
-"""
+"""JSON schemas of the wire, generated from the models. They refer to each other under `#/components/schemas/`."""
 
 from collections.abc import Iterable
 from typing import Any, Literal
@@ -10,46 +7,32 @@ from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode, JsonSchemaValue, models_json_schema
 from pydantic_core import core_schema
 
+from producers.errors import DETAILS
 from producers.messages import Message
 from producers.wire import Envelope, Result
 
 Schema = dict[str, Any]
 
-PLACE = "#/components/schemas/"
-
-CODES = {
-    "conflict": "a name or an address is taken, or the request contradicts what is there",
-    "not_found": "what the request speaks of does not exist",
-    "invalid": "the fields are not those of the message",
-    "undecodable": "the payload is no envelope of this contract",
-    "unknown_job": "no job of this name is known",
-    "too_large": "the payload is larger than the worker takes",
-    "expired": "the payload was gone before the job's turn came",
-    "crashed": "the job took its worker down on every try",
-    "timeout": "the job ran for longer than it may",
-    "failed": "the job failed on every try",
-    "cancelled": "somebody cancelled the job before it was done",
-}
-"""What each code of an outcome other than done means."""
+REF_PREFIX = "#/components/schemas/"
 
 ENVELOPE_FIELDS = {
-    "f": "The name of the job.",
+    "f": "The name of the job type.",
     "k": "The fields of the message.",
-    "a": "Positional arguments: always empty, the fields have names.",
-    "t": "The number of the first try, or null.",
+    "a": "Positional arguments: always empty, because fields have names.",
+    "t": "The number of the first attempt, or null.",
     "et": "When the client enqueued it, in milliseconds of the Unix clock.",
     "v": "The version of the contract. May be left out.",
     "h": "Headers: `traceparent`, `producer`. May be left out.",
 }
 RESULT_FIELDS = {
-    "f": "The name of the job.",
+    "f": "The name of the job type.",
     "k": "Empty: a result does not repeat the fields.",
     "a": "Empty.",
-    "t": "The number of the try that ended the job.",
+    "t": "The number of the attempt that ended the job.",
     "et": "When the client enqueued it, in milliseconds of the Unix clock.",
     "s": "Whether the job is done.",
-    "r": "The reply of a done job; else a code and a detail.",
-    "st": "When that try began, in milliseconds of the Unix clock.",
+    "r": "The reply of a done job, otherwise a code and a detail.",
+    "st": "When that attempt began, in milliseconds of the Unix clock.",
     "ft": "When the job ended, in milliseconds of the Unix clock.",
     "q": "The name of the queue.",
     "id": "The job's id.",
@@ -57,7 +40,7 @@ RESULT_FIELDS = {
 
 
 class MessageSchema(GenerateJsonSchema):
-    """JSON schema of messages: where a model says `| None` the wire says "left out", and null is refused."""
+    """JSON schema of messages. A field that is `| None` in a model is optional on the wire, and null is refused."""
 
     def nullable_schema(self, schema: core_schema.NullableSchema) -> JsonSchemaValue:
         """The schema without null."""
@@ -72,7 +55,7 @@ class MessageSchema(GenerateJsonSchema):
 
 
 def components(messages: Iterable[type[Message[Any]]]) -> dict[str, Schema]:
-    """All schemas of the contract by name: the models', and for each job those of its payload and of its result."""
+    """All schemas of the contract by name: of the models, and of each job type's payload and result."""
     messages = list(messages)
     schemas = _models(messages, "validation", MessageSchema)
     schemas |= _models({message.reply_type() for message in messages}, "serialization", GenerateJsonSchema)
@@ -83,7 +66,7 @@ def components(messages: Iterable[type[Message[Any]]]) -> dict[str, Schema]:
 
 
 def payload_name(message: type[Message[Any]]) -> str:
-    """The name of the schema of a job's whole payload."""
+    """The name of the schema of a job type's whole payload."""
     return f"{message.job}_payload"
 
 
@@ -93,29 +76,29 @@ def done_name(message: type[Message[Any]]) -> str:
 
 
 def failure(codes: Iterable[str]) -> Schema:
-    """The schema of the result of a job that was not done, for one of these codes."""
+    """The schema of the result of a job that ended with one of these codes."""
     codes = list(codes)
     code = {
         "enum": codes,
-        "description": "\n".join(f"- `{name}`: {CODES[name]}" for name in codes),
+        "description": "\n".join(f"- `{name}`: {DETAILS[name]}" for name in codes),
     }
     detail = {"type": "string", "description": "A sentence, without any value of the message."}
-    said = {
+    reply = {
         "type": "object",
         "properties": {"code": code, "detail": detail},
         "required": ["code", "detail"],
         "additionalProperties": False,
     }
-    return _envelope(Result, RESULT_FIELDS, s={"const": False}, r=said)
+    return _envelope(Result, RESULT_FIELDS, s={"const": False}, r=reply)
 
 
 def example(schema: Schema, components: dict[str, Schema]) -> dict[str, Any]:
-    """A value for each field that must be there, and one change where there are changes."""
+    """A value for each required field, or for the first one if none is required."""
     names = schema.get("required") or list(schema["properties"])[:1]
     values = {}
     for name in names:
         field = schema["properties"][name]
-        model = components.get(field.get("$ref", "").removeprefix(PLACE))
+        model = components.get(field.get("$ref", "").removeprefix(REF_PREFIX))
         values[name] = field["examples"][0] if model is None else example(model, components)
     return values
 
@@ -125,7 +108,7 @@ def _payload(message: type[Message[Any]]) -> Schema:
         Envelope,
         ENVELOPE_FIELDS,
         f={"const": message.job},
-        k={"$ref": PLACE + message.__name__},
+        k={"$ref": REF_PREFIX + message.__name__},
     )
 
 
@@ -135,19 +118,19 @@ def _done(message: type[Message[Any]]) -> Schema:
         RESULT_FIELDS,
         f={"const": message.job},
         s={"const": True},
-        r={"$ref": PLACE + message.reply_type().__name__},
+        r={"$ref": REF_PREFIX + message.reply_type().__name__},
     )
 
 
 def _envelope(model: type[BaseModel], descriptions: dict[str, str], **narrower: Schema) -> Schema:
-    """The schema of an envelope, with what is known of some of its fields and what is to be said of each."""
+    """The schema of an envelope, with narrower schemas of some fields and descriptions of all."""
     schema = model.model_json_schema()
     del schema["title"]
     schema.pop("description", None)
-    for name, known in schema["properties"].items():
-        known.pop("title", None)
-        schema["properties"][name] = narrower.get(name, known)
-        if "$ref" not in schema["properties"][name]:  # beside which nothing else counts
+    for name, field in schema["properties"].items():
+        field.pop("title", None)
+        schema["properties"][name] = narrower.get(name, field)
+        if "$ref" not in schema["properties"][name]:  # JSON Schema ignores siblings of $ref
             schema["properties"][name]["description"] = descriptions[name]
     return schema
 
@@ -160,5 +143,5 @@ def _models(
     wanted: list[tuple[type[BaseModel], JsonSchemaMode]] = [
         (model, mode) for model in sorted(models, key=lambda model: model.__name__)
     ]
-    _, definitions = models_json_schema(wanted, ref_template=PLACE + "{model}", schema_generator=generator)
+    _, definitions = models_json_schema(wanted, ref_template=REF_PREFIX + "{model}", schema_generator=generator)
     return dict(definitions["$defs"])

@@ -1,4 +1,4 @@
-"""Enqueueing jobs from blocking code: the same producer on a thread of its own."""
+"""Enqueueing jobs from blocking code: a producer on its own thread."""
 
 import asyncio
 import threading
@@ -20,9 +20,9 @@ _CLOSED = "this SyncProducer is closed: make a new one"
 
 
 class SyncProducer:
-    """`Producer` without `async`: the same arguments, methods and errors. A context manager, safe to use from threads.
+    """`Producer` without `async`: the same arguments, methods and errors. A context manager, safe to share by threads.
 
-    Its event loop runs on a daemon thread. A fork does not copy threads: make one in each process.
+    Its event loop runs on a daemon thread. Threads do not survive a fork: create one in each process.
     """
 
     def __init__(
@@ -50,9 +50,9 @@ class SyncProducer:
         self.close()
 
     def close(self) -> None:
-        """Close the connections and end the thread; calls of other threads end with RuntimeError.
+        """Close the connections and end the thread. Calls of other threads raise RuntimeError.
 
-        Closing twice does nothing.
+        Closing again does nothing.
         """
         with self._lock:
             if self._closed:
@@ -66,7 +66,7 @@ class SyncProducer:
             self._loop.close()
 
     async def _end(self) -> None:
-        # Whoever waits on another thread would wait forever for a loop that has stopped.
+        # A call of another thread would wait forever for a loop that has stopped.
         calls = asyncio.all_tasks() - {asyncio.current_task()}
         for call in calls:
             call.cancel()
@@ -166,7 +166,7 @@ class SyncProducer:
         except CancelledError:
             raise RuntimeError(_CLOSED) from None
         except BaseException:
-            # Ctrl-C ends the wait, so it ends what was waited for.
+            # Ctrl-C ends the wait, and must also end the call.
             future.cancel()
             raise
 
@@ -185,7 +185,7 @@ class SyncJobHandle(Generic[ReplyT]):
 
     def status(self) -> JobStatus:
         """See `JobHandle.status`."""
-        return self._producer._run(self._handle.status())  # noqa: SLF001  # the two are one thing
+        return self._producer._run(self._handle.status())  # noqa: SLF001  # the handle belongs to the producer
 
     def result(self, timeout: float | None = None) -> ReplyT:
         """See `JobHandle.result`."""

@@ -12,7 +12,7 @@ import uvloop
 from arq.connections import RedisSettings
 from redis.asyncio.connection import parse_url
 
-from producers import wire
+from producers import arq_wire, wire
 from producers._redis import connect
 from worker.engine.arq_functions import functions
 from worker.engine.context import put_runtime
@@ -97,7 +97,7 @@ def arq_arguments(settings: Settings, *, burst: bool = False) -> dict[str, Any]:
         "job_completion_wait": round(settings.shutdown_grace_seconds),
         "keep_result": settings.result_ttl_seconds,
         "health_check_interval": HEALTH_CHECK_SECONDS,
-        "job_serializer": wire.dumps,
+        "job_serializer": arq_wire.dumps,
         "job_deserializer": _bounded_loads(settings.max_payload_bytes),
         "log_results": False,
     }
@@ -156,7 +156,7 @@ def _bounded_loads(max_bytes: int) -> Callable[[bytes], dict[str, Any]]:
     def loads(payload: bytes) -> dict[str, Any]:
         if len(payload) > max_bytes:
             raise wire.TooLargeError(f"the payload is larger than {max_bytes} bytes")
-        return wire.loads(payload)
+        return arq_wire.loads(payload)
 
     return loads
 

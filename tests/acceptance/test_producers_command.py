@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 import redis
 
-from producers import JobRejected, keys, wire
+from producers import JobRejected, arq_wire, keys, wire
 from worker.embedded import ValkeyServer
 
 HASH = "$2b$12$EixZaYVK1fsbw1ZfbX3OXePaWxn96p36WQoeG6Lruj3vjPGga31lW"
@@ -167,7 +167,7 @@ def looked_for_results(client: redis.Redis) -> bool:
 def store_result(client: redis.Redis, job_id: str, said: object, *, done: bool = True) -> None:
     """An outcome, as a worker leaves it."""
     result = {"f": "f", "k": {}, "a": [], "t": 1, "et": 1, "s": done, "r": said, "st": 2, "ft": 3}
-    client.set(keys.result(job_id), wire.dumps(result), ex=600)
+    client.set(keys.result(job_id), arq_wire.dumps(result), ex=600)
 
 
 def closed_url() -> str:
@@ -258,7 +258,7 @@ def test_waiting_in_vain_says_where_the_job_is(url: str) -> None:
 
     assert done.code == 3
     assert (done.answer["accepted"], done.answer["status"]) == (True, "queued")
-    assert "it goes on: ask again" in done.error
+    assert "the job continues: wait again" in done.error
 
 
 def test_an_interrupt_while_waiting_prints_the_id(url: str, client: redis.Redis) -> None:
@@ -294,7 +294,7 @@ def test_standard_input_that_is_no_hash_is_one_line(url: str, client: redis.Redi
 @pytest.mark.parametrize(
     ("where", "code", "says"),
     [
-        (f"redis://:{SECRET}/@localhost:x", 2, "not the URL of a Redis: it must look like redis://"),
+        (f"redis://:{SECRET}/@localhost:x", 2, "not the URL of a Redis: use redis://"),
         ("wrong password", 1, "look at the password and the number in REDIS_URL"),
         ("nobody there", 3, "start it, or name another by REDIS_URL or --redis-url"),
     ],

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from redis.exceptions import RedisError
 
-from producers import CreateUser, EnqueueError, EnqueueUnconfirmed, Message, Producer, Request, SomeRefused
+from producers import CreateUser, EnqueueError, EnqueueUnconfirmed, Message, PartialEnqueueError, Producer, Request
 
 State = Literal["invoked", "ok", "failed", "unknown"]
 
@@ -158,7 +158,7 @@ class Client:
         requests = [Request(one.message, idempotency_key=one.base) for one in asked]
         try:
             outcomes: Sequence[object] = await self.producer.enqueue_many(requests)
-        except SomeRefused as refused:
+        except PartialEnqueueError as refused:
             outcomes = refused.outcomes
         for one, outcome in zip(asked, outcomes, strict=True):
             match outcome:

@@ -21,9 +21,9 @@ from pydantic import ValidationError
 from pydantic_core import to_json
 from typer.testing import CliRunner
 
-from producers import Deleted, JobError, JobNotFound, ids, keys, wire
+from producers import Deleted, JobError, JobNotFound, arq_wire, ids, keys, wire
 from producers._redis import connect
-from producers._result_waiter import Results
+from producers._result_waiter import ResultWaiter
 from producers.cli.app import main as producers_main
 from producers.handle import JobHandle
 from producers.messages import problems
@@ -185,7 +185,7 @@ async def test_no_payload_breaks_its_reader_or_leaks_its_values(fuzz: Fuzz, reco
         for payload in many(fuzz.payload, PAYLOADS * 6 // 10):
             began = time.thread_time()
             refused(lambda payload=payload: wire.decode(payload), wire.WireError, payload)  # type: ignore[misc]
-            refused(lambda payload=payload: wire.loads(payload), wire.WireError, payload)  # type: ignore[misc]
+            refused(lambda payload=payload: arq_wire.loads(payload), wire.WireError, payload)  # type: ignore[misc]
             without_marker(json.dumps(shape(payload)), payload)
             job = claimed(fuzz, payload)
             assert safe_job_id(job.lease.job_id) is None or MARKER.encode() not in job.lease.job_id
@@ -208,14 +208,14 @@ async def test_no_result_breaks_who_waits_for_it(
     results = list(many(fuzz.result, max(200, PAYLOADS // 25)))
     record_property("results", len(results))
     client = connect(servers["REDIS_URL"], queue=QUEUE)
-    waiting = Results(client, QUEUE)
+    waiting = ResultWaiter(client, QUEUE)
     with redis.pipeline(transaction=False) as pipeline:
         for number, result in enumerate(results):
             pipeline.set(keys.result(f"r{number}"), result)
         pipeline.execute()
     for number, result in enumerate(results):
         if refused(lambda result=result: wire.decode_result(result), wire.WireError, result):  # type: ignore[misc]
-            refused(lambda result=result: wire.loads(result), wire.WireError, result)  # type: ignore[misc]
+            refused(lambda result=result: arq_wire.loads(result), wire.WireError, result)  # type: ignore[misc]
         else:
             to_json(wire.decode_result(result).model_dump())
         job = JobHandle(f"r{number}", Deleted, accepted=True, redis=client, queue=QUEUE, results=waiting)

@@ -29,6 +29,7 @@ from producers import (
     JobNotFound,
     JobRejected,
     JobStatus,
+    PartialEnqueueError,
     Post,
     Producer,
     QueueFull,
@@ -36,8 +37,8 @@ from producers import (
     RedisUnavailable,
     Request,
     ResultTimeout,
-    SomeRefused,
     User,
+    arq_wire,
     keys,
     wire,
 )
@@ -70,7 +71,7 @@ async def settle(redis: Redis, job_id: str, said: object, *, done: bool = True) 
     async with redis.pipeline(transaction=True) as pipeline:
         pipeline.zrem(QUEUE, job_id)
         pipeline.delete(keys.job(job_id), keys.in_progress(job_id))
-        pipeline.set(keys.result(job_id), wire.dumps(envelope), ex=60)
+        pipeline.set(keys.result(job_id), arq_wire.dumps(envelope), ex=60)
         await pipeline.execute()
 
 
@@ -301,7 +302,7 @@ async def test_of_many_jobs_the_refused_are_told_beside_the_handles_of_the_other
     await producer.delete_user(1, idempotency_key="a")
     jobs = [Request(DeleteUser(user_id=number), idempotency_key=key) for number, key in ((2, "b"), (3, "a"), (4, "c"))]
 
-    with pytest.raises(SomeRefused) as caught:
+    with pytest.raises(PartialEnqueueError) as caught:
         await producer.enqueue_many(jobs)
 
     first, second, third = caught.value.outcomes
@@ -359,7 +360,7 @@ async def test_nobody_there_is_told_soon_and_nothing_was_accepted() -> None:
 
 async def test_nobody_there_is_told_for_each_of_many() -> None:
     async with Producer(f"redis://127.0.0.1:{closed_port()}", timeout_seconds=0.1) as producer:
-        with pytest.raises(SomeRefused) as caught:
+        with pytest.raises(PartialEnqueueError) as caught:
             await producer.enqueue_many([DeleteUser(user_id=1), DeleteUser(user_id=2)])
 
     assert [type(outcome) for outcome in caught.value.outcomes] == [RedisUnavailable, RedisUnavailable]
@@ -477,7 +478,7 @@ async def test_a_redis_without_memory_refuses_and_nothing_is_half_written(produc
     try:
         with pytest.raises(RedisRefused, match="maxmemory"):
             await producer.delete_user(2, idempotency_key="a")
-        with pytest.raises(SomeRefused):
+        with pytest.raises(PartialEnqueueError):
             await producer.enqueue_many(DeleteUser(user_id=number) for number in range(1, 1000))
     finally:
         await redis.config_set("maxmemory", "0")
@@ -603,7 +604,9 @@ async def test_many_waiters_cost_redis_no_more_than_one(
 async def test_a_stock_arq_client_enqueues_what_ours_can_follow(
     producer: Producer, redis_url: str, redis: Redis
 ) -> None:
-    stock = await create_pool(RedisSettings.from_dsn(redis_url), job_serializer=wire.dumps, job_deserializer=wire.loads)
+    stock = await create_pool(
+        RedisSettings.from_dsn(redis_url), job_serializer=arq_wire.dumps, job_deserializer=arq_wire.loads
+    )
     async with stock:
         job = await stock.enqueue_job("delete_user", _job_id="import-1@user:1", user_id=1)
         assert job is not None
@@ -625,7 +628,9 @@ async def test_a_stock_arq_client_follows_what_ours_enqueued(producer: Producer,
     done = await producer.create_post(author_id=1, title="t", content="c")
     rejected = await producer.create_post(author_id=2, title="t", content="c")
     cancelled = await producer.create_post(author_id=3, title="t", content="c")
-    stock = await create_pool(RedisSettings.from_dsn(redis_url), job_serializer=wire.dumps, job_deserializer=wire.loads)
+    stock = await create_pool(
+        RedisSettings.from_dsn(redis_url), job_serializer=arq_wire.dumps, job_deserializer=arq_wire.loads
+    )
     async with stock:
         in_queue = await stock.queued_jobs()
         assert [(job.function, job.job_id) for job in in_queue] == [
@@ -636,7 +641,7 @@ async def test_a_stock_arq_client_follows_what_ours_enqueued(producer: Producer,
         await settle(redis, cancelled.job_id, asyncio.CancelledError(), done=False)
 
         def stock_job(handle: JobHandle[Any]) -> Job:
-            return Job(handle.job_id, stock, _deserializer=wire.loads)
+            return Job(handle.job_id, stock, _deserializer=arq_wire.loads)
 
         assert await stock_job(done).result(timeout=PATIENCE_SECONDS) == {
             "id": 1,
@@ -649,7 +654,7 @@ async def test_a_stock_arq_client_follows_what_ours_enqueued(producer: Producer,
         with pytest.raises(asyncio.CancelledError):
             await stock_job(cancelled).result(timeout=PATIENCE_SECONDS)
         with pytest.raises(ResultNotFound):
-            await Job("nope", stock, _deserializer=wire.loads).result(timeout=PATIENCE_SECONDS)
+            await Job("nope", stock, _deserializer=arq_wire.loads).result(timeout=PATIENCE_SECONDS)
         assert len(await stock.all_job_results()) == 3
 
 

@@ -18,13 +18,13 @@ from producers import (
     InvalidMessage,
     JobRejected,
     JobStatus,
+    PartialEnqueueError,
     RedisUnavailable,
     ResultTimeout,
-    SomeRefused,
     SyncJobHandle,
     SyncProducer,
+    arq_wire,
     keys,
-    wire,
 )
 from tests.waiting import PATIENCE_SECONDS
 
@@ -51,7 +51,7 @@ def settle(client: redis.Redis, job_id: str, said: object, *, done: bool = True)
     with client.pipeline(transaction=True) as pipeline:
         pipeline.zrem(QUEUE, job_id)
         pipeline.delete(keys.job(job_id))
-        pipeline.set(keys.result(job_id), wire.dumps(envelope), ex=60)
+        pipeline.set(keys.result(job_id), arq_wire.dumps(envelope), ex=60)
         pipeline.execute()
 
 
@@ -121,7 +121,7 @@ def test_nobody_there_is_told_soon() -> None:
     with SyncProducer(f"redis://127.0.0.1:{port}", timeout_seconds=0.1) as producer:
         with pytest.raises(RedisUnavailable):
             producer.delete_user(1)
-        with pytest.raises(SomeRefused) as caught:
+        with pytest.raises(PartialEnqueueError) as caught:
             producer.enqueue_many([DeleteUser(user_id=1)])
 
     assert all(isinstance(outcome, EnqueueError) for outcome in caught.value.outcomes)

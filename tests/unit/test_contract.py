@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from producers import contract, keys, schemas
-from producers.errors import CANCELLED, DEAD_CODES, REJECTED_CODES
+from producers.errors import CANCELLED, DEAD_CODES, DETAILS, REJECTED_CODES
 from producers.messages import MESSAGES, Message
 from producers.wire import Envelope, Result, decode, decode_result
 from tests.waiting import PATIENCE_SECONDS
@@ -172,7 +172,7 @@ def test_ordering_keys_are_those_of_the_messages(document: Document) -> None:
     }
 
 
-def test_the_codes_are_told_with_their_meanings(document: Document) -> None:
+def test_every_code_is_described(document: Document) -> None:
     codes = {
         name: payload_schema(document, name)["properties"]["r"]["properties"]["code"]
         for name in ("rejected", "dead", "cancelled")
@@ -183,11 +183,13 @@ def test_the_codes_are_told_with_their_meanings(document: Document) -> None:
         "dead": DEAD_CODES,
         "cancelled": {CANCELLED},
     }
-    assert set(schemas.CODES) == REJECTED_CODES | DEAD_CODES | {CANCELLED}
-    assert all(f"`{code}`: " in told["description"] for told in codes.values() for code in told["enum"])
+    assert set(DETAILS) == REJECTED_CODES | DEAD_CODES | {CANCELLED}
+    assert all(
+        f"`{code}`: {DETAILS[code]}" in schema["description"] for schema in codes.values() for code in schema["enum"]
+    )
 
 
-def test_a_result_s_schema_describes_what_a_result_is_read_as(document: Document) -> None:
+def test_the_schema_of_a_result_describes_the_model_of_a_result(document: Document) -> None:
     assert set(schemas.ENVELOPE_FIELDS) == set(Envelope.model_fields)
     assert set(schemas.RESULT_FIELDS) == set(Result.model_fields)
     for job, message in OURS.items():
@@ -196,11 +198,11 @@ def test_a_result_s_schema_describes_what_a_result_is_read_as(document: Document
         assert schema["properties"]["r"]["$ref"].endswith(f"/{message.reply_type().__name__}")
         assert set(schema["required"]) == {"f", "k", "a", "t", "et", "s", "r", "st", "ft"}
     failed = {"f": "f", "k": {}, "a": [], "t": 1, "et": 1, "s": False, "st": 1, "ft": 1}
-    said = {"code": "conflict", "detail": "d"}
-    assert decode_result(json.dumps({**failed, "r": said}).encode()).error is not None
+    reply = {"code": "conflict", "detail": "d"}
+    assert decode_result(json.dumps({**failed, "r": reply}).encode()).error is not None
 
 
-def test_the_steps_of_the_wire_are_told_with_the_real_keys(document: Document) -> None:
+def test_the_commands_of_the_wire_use_the_real_keys(document: Document) -> None:
     queue, results = document["channels"]["queue"], document["channels"]["results"]
     put, add, wake = queue["x-redis"]["transaction"]
 
@@ -210,12 +212,12 @@ def test_the_steps_of_the_wire_are_told_with_the_real_keys(document: Document) -
     assert queue["parameters"]["queue"]["default"] == keys.DEFAULT_QUEUE
     assert results["address"] == keys.result("{job_id}")
     assert results["x-redis"]["read"] == [{"command": "GET", "key": keys.result("{job_id}")}]
-    assert results["x-redis"]["told"][0]["channel"] == keys.results("{queue}", "{producer}")
-    for told in ("SET", "ZADD", "MULTI", "[A-Za-z0-9][A-Za-z0-9_.:-]{0,127}", "ordering key"):
-        assert told in queue["description"]
+    assert results["x-redis"]["subscribe"][0]["channel"] == keys.results("{queue}", "{producer}")
+    for text in ("SET", "ZADD", "MULTI", "[A-Za-z0-9][A-Za-z0-9_.:-]{0,127}", "ordering key"):
+        assert text in queue["description"]
 
 
-def test_it_is_json_and_the_same_in_every_process() -> None:
+def test_the_document_is_json_and_the_same_in_every_process() -> None:
     source = "from producers.contract import asyncapi_json; import sys; sys.stdout.write(asyncapi_json())"
     texts = [
         subprocess.run(

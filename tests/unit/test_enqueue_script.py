@@ -21,7 +21,7 @@ from producers import (
 )
 from producers._encoding import Encoded
 from producers._script import ENQUEUE
-from producers._sender import IDEMPOTENCY_MS, JOBS_A_CALL, Sender, pieces
+from producers._sender import IDEMPOTENCY_MS, JOBS_A_CALL, Sender, chunks
 from tests.waiting import PATIENCE_SECONDS
 
 QUEUE = keys.DEFAULT_QUEUE
@@ -398,7 +398,7 @@ async def test_calls_are_bounded_in_number_and_in_bytes() -> None:
     small = [job() for _ in range(1001)]
     large = [Encoded("id", b"x" * 1_500_000, 0, 0, None, "", DeleteUser.reply_type()) for _ in range(5)]
 
-    assert [len(piece) async for piece in pieces(small)] == [500, 500, 1]
-    assert [len(piece) async for piece in pieces(large)] == [2, 2, 1]
-    assert [one async for piece in pieces(small) for one in piece] == small
-    assert [piece async for piece in pieces([])] == []
+    assert [len(chunk) async for chunk in chunks(small)] == [500, 500, 1]
+    assert [len(chunk) async for chunk in chunks(large)] == [2, 2, 1]
+    assert [one async for chunk in chunks(small) for one in chunk] == small
+    assert [chunk async for chunk in chunks([])] == []

@@ -13,18 +13,15 @@ from pydantic import BaseModel, ValidationError
 
 from producers import CreatePost, CreateUser, Deleted, DeleteUser, InvalidMessage, Post, UpdatePost, UpdateUser, User
 from producers._encoding import build
-from producers.messages import (
+from producers.fields import (
     CONTENT_LENGTH,
     EMAIL_LENGTH,
     MAX_ID,
-    MESSAGES,
     PASSWORD_HASH_LENGTH,
     TITLE_LENGTH,
     USERNAME_LENGTH,
-    DeletePost,
-    Message,
-    problems,
 )
+from producers.messages import MESSAGES, DeletePost, Message, problems
 from producers.wire import fields_json
 
 BCRYPT = "$2b$12$EixZaYVK1fsbw1ZfbX3OXePaWxn96p36WQoeG6Lruj3vjPGga31lW"

@@ -83,9 +83,9 @@ def test_a_wrong_command_or_message_is_one_line(
     ("url", "says"),
     [
         ("", "export REDIS_URL=redis://localhost:6379/0, or pass --redis-url"),
-        ("localhost", "not the URL of a Redis: it must look like redis://"),
+        ("localhost", "not the URL of a Redis: use redis://"),
         (f"http://:{SECRET}@localhost", "not the URL of a Redis"),
-        (f"redis://:{SECRET}/@localhost:x", "percent-encoded"),
+        (f"redis://:{SECRET}/@localhost:x", "percent-encode reserved characters"),
         (f"redis://localhost?password={SECRET}&surprise={SECRET}", "not the URL of a Redis"),
     ],
 )

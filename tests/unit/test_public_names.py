@@ -12,8 +12,8 @@ from tests.waiting import PATIENCE_SECONDS
 
 NAMES = """
     CreatePost CreateUser DeletePost DeleteUser Deleted EnqueueError EnqueueUnconfirmed IdempotencyConflict
-    InvalidMessage JobCancelled JobDead JobError JobHandle JobNotFound JobRejected JobStatus Message Post PostChanges
-    Producer ProducerError QueueFull RedisRefused RedisUnavailable Reply Request ResultTimeout SomeRefused
+    InvalidMessage JobCancelled JobDead JobError JobHandle JobNotFound JobRejected JobStatus Message PartialEnqueueError
+    Post PostChanges Producer ProducerError QueueFull RedisRefused RedisUnavailable Reply Request ResultTimeout
     SyncJobHandle SyncProducer UpdatePost UpdateUser User UserChanges
 """
 

@@ -22,7 +22,7 @@ from producers import (
     ResultTimeout,
     keys,
 )
-from producers._result_waiter import Results
+from producers._result_waiter import ResultWaiter
 from tests.waiting import PATIENCE_SECONDS
 
 QUEUE = keys.DEFAULT_QUEUE
@@ -30,13 +30,13 @@ FAR_MS = 4_102_444_800_000  # the year 2100
 
 
 @pytest.fixture
-async def results(redis: Redis) -> AsyncIterator[Results]:
-    waiting = Results(redis, QUEUE)
+async def results(redis: Redis) -> AsyncIterator[ResultWaiter]:
+    waiting = ResultWaiter(redis, QUEUE)
     yield waiting
     await waiting.close()
 
 
-def handle(redis: Redis, results: Results, job_id: str = "a") -> JobHandle[Deleted]:
+def handle(redis: Redis, results: ResultWaiter, job_id: str = "a") -> JobHandle[Deleted]:
     return JobHandle(job_id, Deleted, accepted=True, redis=redis, queue=QUEUE, results=results)
 
 
@@ -60,13 +60,13 @@ async def enqueue(redis: Redis, job_id: str, score_ms: float = 1.0) -> None:
     await redis.zadd(QUEUE, {job_id: score_ms})
 
 
-async def test_a_reply_is_typed(redis: Redis, results: Results) -> None:
+async def test_a_reply_is_typed(redis: Redis, results: ResultWaiter) -> None:
     await end(redis, "a", {"deleted": True})
 
     assert await handle(redis, results).result(timeout=PATIENCE_SECONDS) == Deleted(deleted=True)
 
 
-async def test_a_reply_that_comes_later_is_waited_for(redis: Redis, results: Results) -> None:
+async def test_a_reply_that_comes_later_is_waited_for(redis: Redis, results: ResultWaiter) -> None:
     await enqueue(redis, "a")
     waiting = asyncio.create_task(handle(redis, results).result(timeout=PATIENCE_SECONDS))
     await asyncio.sleep(0)
@@ -86,7 +86,7 @@ async def test_a_reply_that_comes_later_is_waited_for(redis: Redis, results: Res
     ],
 )
 async def test_an_outcome_other_than_done_is_raised_and_names_the_job(
-    redis: Redis, results: Results, code: str, kind: type[JobError], status: JobStatus
+    redis: Redis, results: ResultWaiter, code: str, kind: type[JobError], status: JobStatus
 ) -> None:
     await end(redis, "a@user:1", {"code": code, "detail": "taken"}, done=False)
     job = handle(redis, results, "a@user:1")
@@ -100,7 +100,9 @@ async def test_an_outcome_other_than_done_is_raised_and_names_the_job(
 
 
 @pytest.mark.parametrize("data", [b"", b"not json", b"\x80\x04", outcome({"surprise": 1}), outcome(None)])
-async def test_what_is_no_reply_of_this_contract_is_undecodable(redis: Redis, results: Results, data: bytes) -> None:
+async def test_what_is_no_reply_of_this_contract_is_undecodable(
+    redis: Redis, results: ResultWaiter, data: bytes
+) -> None:
     await redis.set(keys.result("a"), data)
 
     with pytest.raises(JobDead) as caught:
@@ -109,14 +111,16 @@ async def test_what_is_no_reply_of_this_contract_is_undecodable(redis: Redis, re
     assert caught.value.code == "undecodable"
 
 
-async def test_a_job_that_nobody_knows_is_not_found(redis: Redis, results: Results) -> None:
+async def test_a_job_that_nobody_knows_is_not_found(redis: Redis, results: ResultWaiter) -> None:
     with pytest.raises(JobNotFound) as caught:
         await handle(redis, results).result(timeout=PATIENCE_SECONDS)
 
     assert caught.value.job_id == "a"
 
 
-async def test_no_outcome_in_time_is_a_time_out_and_the_job_can_be_asked_again(redis: Redis, results: Results) -> None:
+async def test_no_outcome_in_time_is_a_time_out_and_the_job_can_be_asked_again(
+    redis: Redis, results: ResultWaiter
+) -> None:
     await enqueue(redis, "a")
     job = handle(redis, results)
 
@@ -128,7 +132,7 @@ async def test_no_outcome_in_time_is_a_time_out_and_the_job_can_be_asked_again(r
     assert (await job.result(timeout=PATIENCE_SECONDS)).deleted is True
 
 
-async def test_many_waiters_of_many_jobs_are_all_answered(redis: Redis, results: Results) -> None:
+async def test_many_waiters_of_many_jobs_are_all_answered(redis: Redis, results: ResultWaiter) -> None:
     jobs = [f"job-{number}" for number in range(1500)]
     for job_id in jobs:
         await enqueue(redis, job_id)
@@ -144,7 +148,7 @@ async def test_many_waiters_of_many_jobs_are_all_answered(redis: Redis, results:
     assert [reply.deleted for reply in replies] == [number % 2 == 0 for number in range(1500)] * 2
 
 
-async def test_a_waiter_that_gives_up_leaves_the_others_waiting(redis: Redis, results: Results) -> None:
+async def test_a_waiter_that_gives_up_leaves_the_others_waiting(redis: Redis, results: ResultWaiter) -> None:
     await enqueue(redis, "a")
     gives_up, stays = (asyncio.create_task(handle(redis, results).result(timeout=PATIENCE_SECONDS)) for _ in range(2))
     await asyncio.sleep(0)
@@ -157,7 +161,7 @@ async def test_a_waiter_that_gives_up_leaves_the_others_waiting(redis: Redis, re
     assert (await stays).deleted is True
 
 
-async def test_nobody_looks_when_nobody_waits(redis: Redis, results: Results) -> None:
+async def test_nobody_looks_when_nobody_waits(redis: Redis, results: ResultWaiter) -> None:
     await end(redis, "a", {"deleted": True})
     await handle(redis, results).result(timeout=PATIENCE_SECONDS)
 
@@ -166,14 +170,14 @@ async def test_nobody_looks_when_nobody_waits(redis: Redis, results: Results) ->
             await asyncio.wait_for(task, PATIENCE_SECONDS)
 
 
-async def test_a_told_outcome_is_fetched_before_the_next_look(redis: Redis) -> None:
-    results = Results(redis, QUEUE, "told")
+async def test_a_told_outcome_is_fetched_before_the_next_poll(redis: Redis) -> None:
+    results = ResultWaiter(redis, QUEUE, "told")
     await enqueue(redis, "a")
     # Given a waiter that would not look by itself again, and one that listens.
     waiting = asyncio.create_task(handle(redis, results).result(timeout=PATIENCE_SECONDS))
     assert results._listener is not None
     await asyncio.wait_for(results._listener.listening.wait(), PATIENCE_SECONDS)
-    results._next_look = asyncio.get_running_loop().time() + 3600
+    results._next_poll = asyncio.get_running_loop().time() + 3600
 
     await end(redis, "a", {"deleted": True})
     await redis.publish("told", "somebody-else a")
@@ -183,7 +187,7 @@ async def test_a_told_outcome_is_fetched_before_the_next_look(redis: Redis) -> N
 
 
 async def test_closing_ends_the_wait(redis: Redis) -> None:
-    results = Results(redis, QUEUE)
+    results = ResultWaiter(redis, QUEUE)
     await enqueue(redis, "a")
     waiting = asyncio.create_task(handle(redis, results).result())
     await asyncio.sleep(0)
@@ -196,7 +200,7 @@ async def test_closing_ends_the_wait(redis: Redis) -> None:
 
 
 async def test_trouble_with_redis_is_outlived_and_told_when_the_time_is_over(
-    redis: Redis, results: Results, monkeypatch: pytest.MonkeyPatch
+    redis: Redis, results: ResultWaiter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await end(redis, "a", {"deleted": True})
     real = redis.pipeline
@@ -227,7 +231,7 @@ async def test_trouble_with_redis_is_outlived_and_told_when_the_time_is_over(
     ],
 )
 async def test_a_status_is_where_the_job_is(
-    redis: Redis, results: Results, score_ms: float | None, running: bool, status: JobStatus
+    redis: Redis, results: ResultWaiter, score_ms: float | None, running: bool, status: JobStatus
 ) -> None:
     if score_ms is not None:
         await enqueue(redis, "a", score_ms)
@@ -237,7 +241,7 @@ async def test_a_status_is_where_the_job_is(
     assert await handle(redis, results).status() is status
 
 
-async def test_a_job_that_ended_has_the_status_of_its_outcome(redis: Redis, results: Results) -> None:
+async def test_a_job_that_ended_has_the_status_of_its_outcome(redis: Redis, results: ResultWaiter) -> None:
     job = handle(redis, results)
 
     await end(redis, "a", {"deleted": True})

@@ -20,10 +20,22 @@ from arq.jobs import (
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from producers import CreatePost, DeleteUser, JobCancelled, JobDead, JobError, JobRejected, UpdateUser, User, wire
+from producers import (
+    CreatePost,
+    DeleteUser,
+    JobCancelled,
+    JobDead,
+    JobError,
+    JobRejected,
+    UpdateUser,
+    User,
+    wire,
+)
+from producers.arq_wire import dumps, loads
 from producers.errors import DEAD_CODES, REJECTED_CODES
-from producers.messages import CONTENT_LENGTH, MAX_ID, MESSAGES
-from producers.wire import WireError, decode, decode_result, dumps, encode, fields_json, headers_json, loads
+from producers.fields import CONTENT_LENGTH, MAX_ID
+from producers.messages import MESSAGES
+from producers.wire import WireError, decode, decode_result, encode, fields_json, headers_json
 
 JOB = b'{"f":"delete_user","k":{"user_id":1},"a":[],"t":null,"et":1700000000000}'
 RESULT = b'{"f":"delete_user","k":{},"a":[],"t":1,"et":1,"st":2,"ft":3,"q":"arq:queue","id":"x","s":%s,"r":%s}'

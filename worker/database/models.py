@@ -21,8 +21,8 @@ from sqlalchemy import (
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 from sqlalchemy.types import UserDefinedType
 
+from producers.fields import CONTENT_LENGTH, EMAIL_LENGTH, PASSWORD_HASH_LENGTH, TITLE_LENGTH, USERNAME_LENGTH
 from producers.ids import MAX_JOB_ID_LENGTH
-from producers.messages import CONTENT_LENGTH, EMAIL_LENGTH, PASSWORD_HASH_LENGTH, TITLE_LENGTH, USERNAME_LENGTH
 
 Outcome = Literal["done", "rejected", "dead"]
 

@@ -18,7 +18,7 @@ from producers import (
     UpdateUser,
     UserChanges,
 )
-from producers.messages import MAX_ID
+from producers.fields import MAX_ID
 
 # Any encoded hash will do; making a real one for each user would take longer than all the jobs.
 HASH = "$argon2id$v=19$m=65536,t=3,p=4$ZGVtby1zYWx0LTE2Ynl0ZQ$" + "A" * 43

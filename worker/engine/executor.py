@@ -8,6 +8,7 @@ from contextlib import aclosing
 import structlog
 
 from producers import ids
+from producers.errors import CANCELLED, DETAILS
 from worker.engine.context import Runtime, Tick
 from worker.engine.settler import Settler
 from worker.engine.signals import Signals
@@ -19,7 +20,7 @@ from worker.queue.counters import format_counts
 
 log = structlog.get_logger("worker")
 
-_CANCELLED = Rejected("cancelled", "the job was cancelled")
+_CANCELLED = Rejected(CANCELLED, DETAILS[CANCELLED])
 
 
 class Executor:

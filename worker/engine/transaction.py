@@ -19,6 +19,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from producers import ids, wire
+from producers.errors import DETAILS
 from producers.messages import Message, problems
 from worker.database import ledger
 from worker.database.guarded_session import forbid_commit
@@ -82,7 +83,7 @@ class Transaction:
             # Such an id may be anything, so the ledger does not hold it.
             return Dead("undecodable", f"a job id must match {ids.JOB_ID_FORM}")
         if (job_type := self._registry.get(job.name)) is None:
-            return await self._record(job, Dead("unknown_job", "no job of this name is known here"), None)
+            return await self._record(job, Dead("unknown_job", DETAILS["unknown_job"]), None)
         try:
             message = job_type.message.model_validate(job.fields)
         except ValidationError as error:
@@ -91,7 +92,7 @@ class Transaction:
         digest = wire.digest(job.name, wire.fields_json(message))
         if job.attempt > self._max_tries:
             # Every counted attempt ends in an outcome or a retry; one that ended in neither took its worker down.
-            return await self._record(job, Dead("crashed", "the job took its worker down on its last try"), digest)
+            return await self._record(job, Dead("crashed", DETAILS["crashed"]), digest)
 
         result = await self._attempt(job, job_type, message, digest)
         if isinstance(result, Retry) and result.code == "timeout" and not await self._database_answers():

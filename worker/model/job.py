@@ -7,6 +7,7 @@ from enum import IntEnum
 from typing import Any, NamedTuple
 
 from producers import ids, wire
+from producers.errors import DETAILS
 from worker.model.log_context import UNKNOWN
 from worker.model.outcome import AttemptResult, Dead
 
@@ -35,7 +36,7 @@ class PayloadState(IntEnum):
 
 
 _NO_PAYLOAD = {
-    PayloadState.MISSING: Dead("expired", "the payload was gone before the job's turn came"),
+    PayloadState.MISSING: Dead("expired", DETAILS["expired"]),
     PayloadState.TOO_LARGE: Dead("too_large", "the payload is larger than WORKER_MAX_PAYLOAD_BYTES"),
     PayloadState.FOREIGN: Dead("undecodable", "the payload's key is not a string"),
 }

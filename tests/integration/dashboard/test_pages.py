@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from producers import Producer, UpdateUser, UserChanges, ids, keys, wire
+from producers import Producer, UpdateUser, UserChanges, arq_wire, ids, keys
 from producers.keys import PARKED_MS
 from tests.integration.dashboard.staging import Page, opened
 from tests.integration.running import BREAK, HASH, MEND, burst, run_all, settings_of, user
@@ -104,7 +104,7 @@ async def test_what_strangers_write_does_nothing_on_any_page(page: Page) -> None
     await page.redis.hset(keys.holders(QUEUE), EVIL, EVIL)  # type: ignore[misc]
     await page.redis.zadd(keys.parked(QUEUE, EVIL), {**dict.fromkeys(HOSTILE, 5.0), b"b": float("inf")})
     result = {"r": {"code": EVIL, "detail": EVIL}, "s": False, "f": EVIL, "t": 1, "et": 1, "st": 1, "ft": 1}
-    await page.redis.set(keys.result("result"), wire.dumps(result))
+    await page.redis.set(keys.result("result"), arq_wire.dumps(result))
 
     letters = harmless(await page.get("/dead"))
     ticked = [each["value"] for tag, each in letters.elements if tag == "input" and each.get("name") == "id"]
