@@ -1,4 +1,4 @@
-"""Is no payload value, password hash or e-mail address logged, and no hash answered, however a job ends?"""
+"""No payload value, password hash or e-mail address is logged, and no hash is in a reply, however a job ends."""
 
 import asyncio
 import json
@@ -26,7 +26,7 @@ PASSWORD = "S3cret-plain-password"
 EMAIL = "s3cret-ada@example.com"
 NAME = "s3cret-name"
 TITLE = "S3cret title"
-CONTENT = "S3cret content that nobody may read in a log"
+CONTENT = "S3cret content that must not be in a log"
 SECRETS = (HASH, OTHER_HASH, PASSWORD, EMAIL, NAME, TITLE, CONTENT, "s3cret-ada", "S3cret")
 MAX_PAYLOAD_BYTES = 2048
 
@@ -38,7 +38,7 @@ def payload(job: str, **fields: object) -> bytes:
     return wire.encode(job, json.dumps(fields).encode(), enqueue_time_ms=round(time.time() * 1000))
 
 
-# Every way in which a job can end, in the order in which they are sent: the job's id, its payload, its code.
+# Every way in which a job can end, in the order of sending: id, payload, code.
 JOBS: list[tuple[str, bytes | None, str]] = [
     ("done-user", payload("create_user", **ADA), "done"),
     ("done-hash", payload("update_user", user_id=1, changes={"hashed_password": OTHER_HASH}), "done"),
@@ -79,8 +79,8 @@ async def _fail(_session: AsyncSession, _message: DeletePost) -> Deleted:
 async def _fail_in_database(session: AsyncSession, _message: DeleteUser) -> Deleted:
     try:
         await users.create_user(session, CreateUser(**ADA))  # type: ignore[arg-type]
-    except Exception as error:  # noqa: BLE001  # that is the bug
-        # A bug in an error's handling, with all that the database said at hand.
+    except Exception as error:  # noqa: BLE001  # the bug under test
+        # An error handler that quotes the database's message.
         raise TypeError(f"{error} {error.__cause__} {HASH}") from None
     raise AssertionError
 
@@ -97,7 +97,7 @@ REAL_CREATE_USER: Callable[[AsyncSession, CreateUser], Awaitable[Any]] = REGISTR
 
 @pytest.fixture
 def handlers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Real jobs, some of them with bugs; what is retried comes at once."""
+    """Real job types, some with bugs, retried without delay."""
     monkeypatch.setitem(REGISTRY, "delete_post", JobType("delete_post", DeletePost, _fail))
     monkeypatch.setitem(REGISTRY, "delete_user", JobType("delete_user", DeleteUser, _fail_in_database))
     monkeypatch.setitem(REGISTRY, "create_user", JobType("create_user", CreateUser, _leave_a_task))
@@ -126,7 +126,7 @@ async def redis(redis_url: str) -> AsyncIterator[Any]:
 
 
 async def run_all(settings: Settings, redis: Any, jobs: Sequence[tuple[str, bytes | None, str]]) -> None:
-    """Sends all jobs and lets a worker of arq run until the queue is empty."""
+    """Send all jobs, and run arq's own worker until the queue is empty."""
     for score, (job_id, body, _code) in enumerate(jobs, start=1):
         if body is not None:
             await redis.set(keys.job(job_id), body)
@@ -146,12 +146,12 @@ def assert_no_secret(text: str, *, but: tuple[str, ...] = ()) -> None:
             assert at < 0, f"{secret!r} in {text[max(0, at - 300) : at + 100]!r}"
 
 
-@pytest.mark.filterwarnings("ignore:Call to deprecated close:DeprecationWarning")  # by arq, as it closes its pool
+@pytest.mark.filterwarnings("ignore:Call to deprecated close:DeprecationWarning")  # arq closes its pool so
 @pytest.mark.usefixtures("handlers", "logging_kept")
-async def test_no_way_for_a_job_to_end_tells_what_it_holds(
+async def test_a_job_leaks_no_value_however_it_ends(
     settings: Settings, redis: Any, sql: Any, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    # When: jobs end in every way there is.
+    # When: jobs end in every possible way.
     await run_all(settings, redis, JOBS)
 
     # Then: each has its outcome,
@@ -159,14 +159,14 @@ async def test_no_way_for_a_job_to_end_tells_what_it_holds(
     assert {job_id: "done" if result["s"] else result["r"]["code"] for job_id, result in results.items()} == {
         job_id: code for job_id, _, code in JOBS
     }
-    # nothing logged holds anything of it,
+    # no log line holds a value of it,
     printed = capfd.readouterr()
     assert printed.err == ""
     assert_no_secret(printed.out)
-    # no answer holds a hash, and only that of a job that was done any value,
+    # no result holds a hash, and only the result of a done job holds other values,
     for job_id, result in results.items():
         assert (result["k"], result["a"]) == ({}, [])
-        result.pop("id")  # which the sender has chosen
+        result.pop("id")  # chosen by the sender
         result.pop("f")
         assert_no_secret(json.dumps(result), but=(EMAIL, NAME, TITLE, CONTENT, "s3cret-ada", "S3cret") * result["s"])
         assert HASH not in json.dumps(result)
@@ -183,7 +183,7 @@ async def test_no_way_for_a_job_to_end_tells_what_it_holds(
 
 
 def check_lines(out: str) -> None:
-    """The log says of every job how it ended, and why."""
+    """The log has the outcome of every job and its reason."""
     lines = [json.loads(line) for line in out.splitlines()]
     tries = [(line["job_id"], line["event"], line.get("code")) for line in lines if "try" in line]
     assert ("done-user", "job_done", None) in tries
@@ -192,14 +192,14 @@ def check_lines(out: str) -> None:
     assert ("fails", "job_dead", "failed") in tries
     errors = [line["error"] for line in lines if line["event"] == "unhandled_error"]
     assert [[link["type"] for link in error] for error in errors] == [["LookupError", "KeyError"]]
-    said = {line["event"] for line in lines}
-    assert {"worker_started", "worker_stopped", "job with an unknown name", "job expired expired"} <= said
+    events = {line["event"] for line in lines}
+    assert {"worker_started", "worker_stopped", "job with an unknown name", "job expired expired"} <= events
 
 
-@pytest.mark.filterwarnings("ignore:Call to deprecated close:DeprecationWarning")  # by arq, as it closes its pool
+@pytest.mark.filterwarnings("ignore:Call to deprecated close:DeprecationWarning")  # arq closes its pool so
 @pytest.mark.usefixtures("logging_kept")
 @pytest.mark.parametrize("settings", [("json", "info")], indirect=True, ids="-".join)
-async def test_values_that_were_sent_as_the_names_of_fields_are_not_told_either(
+async def test_a_value_sent_as_a_field_name_is_not_leaked(
     settings: Settings, redis: Any, sql: Any, capfd: pytest.CaptureFixture[str]
 ) -> None:
     jobs = [

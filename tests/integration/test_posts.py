@@ -1,4 +1,4 @@
-"""Do the functions for posts do what they say, in no more statements than they need, on the real tables?"""
+"""The functions for posts, on the real tables and in the expected number of statements."""
 
 from typing import Any
 
@@ -35,19 +35,19 @@ async def test_create_is_one_insert(sessions: Sessions, author_id: int, statemen
         )
         assert (post.id, post.title, post.content, post.author_id) == (1, "On engines", "They weave.", author_id)
         assert [statement.split()[0] for statement in statements] == ["INSERT"]
-        # Flushed, not committed: that is the session's owner's to do.
+        # Flushed, not committed: the caller commits.
         assert await sql("SELECT count(*) FROM posts") == 0
     assert await sql("SELECT count(*) FROM posts") == 1
 
 
-async def test_create_for_a_missing_author_raises(sessions: Sessions, author_id: int, sql: Any) -> None:
+async def test_create_raises_for_a_missing_author(sessions: Sessions, author_id: int, sql: Any) -> None:
     with pytest.raises(IntegrityError, match="fk_posts_author_id"):
         async with session_scope(sessions) as session:
             await posts.create_post(session, CreatePost(author_id=author_id + 1, title="On engines", content="…"))
     assert await sql("SELECT count(*) FROM posts") == 0
 
 
-async def test_the_longest_of_everything_fits(sessions: Sessions, author_id: int, sql: Any) -> None:
+async def test_the_longest_title_and_content_fit(sessions: Sessions, author_id: int, sql: Any) -> None:
     async with session_scope(sessions) as session:
         widest = "\N{GRINNING FACE}"
         post = CreatePost(author_id=author_id, title=widest * 200, content=widest * 65_536)
@@ -55,7 +55,7 @@ async def test_the_longest_of_everything_fits(sessions: Sessions, author_id: int
     assert await sql("SELECT octet_length(content) FROM posts") == 4 * 65_536
 
 
-async def test_get_post_finds_one_or_none_without_the_author(
+async def test_get_post_returns_the_post_without_the_author_or_none(
     sessions: Sessions, author_id: int, statements: list[str]
 ) -> None:
     post_id = await create(sessions, author_id)
@@ -83,11 +83,11 @@ async def test_get_post_with_author_is_two_queries(sessions: Sessions, author_id
         assert await posts.get_post_with_author(session, post_id + 1) is None
 
 
-async def test_get_posts_pages_through_in_the_order_of_ids(sessions: Sessions, author_id: int) -> None:
+async def test_get_posts_returns_pages_in_the_order_of_ids(sessions: Sessions, author_id: int) -> None:
     for number in range(5):
         await create(sessions, author_id, title=f"post {number}")
     async with session_scope(sessions) as session:
-        # Moved to the end of the table, where a scan without an order would find it.
+        # The update moves the row to the end of the table, where an unordered scan finds it.
         await posts.update_post(session, 1, PostChanges(title="changed"))
 
     async with sessions() as session:
@@ -96,7 +96,7 @@ async def test_get_posts_pages_through_in_the_order_of_ids(sessions: Sessions, a
         assert list(await posts.get_posts(session, skip=5)) == []
 
 
-async def test_update_sets_only_what_is_given_in_one_statement(
+async def test_update_sets_only_the_given_fields_in_one_statement(
     sessions: Sessions, author_id: int, statements: list[str], sql: Any
 ) -> None:
     post_id = await create(sessions, author_id)
@@ -113,19 +113,19 @@ async def test_update_sets_only_what_is_given_in_one_statement(
     assert await sql("SELECT title || content FROM posts") == "On loomsThey weave."
 
 
-async def test_update_of_none_is_none(sessions: Sessions) -> None:
+async def test_update_returns_none_for_a_missing_post(sessions: Sessions) -> None:
     async with sessions() as session:
         assert await posts.update_post(session, 7, PostChanges(title="On looms")) is None
 
 
-async def test_an_empty_content_is_content(sessions: Sessions, author_id: int, sql: Any) -> None:
+async def test_update_can_set_an_empty_content(sessions: Sessions, author_id: int, sql: Any) -> None:
     post_id = await create(sessions, author_id)
     async with session_scope(sessions) as session:
         await posts.update_post(session, post_id, PostChanges(content=""))
     assert await sql("SELECT content FROM posts") == ""
 
 
-async def test_delete_says_whether_there_was_one(
+async def test_delete_returns_whether_the_post_existed(
     sessions: Sessions, author_id: int, statements: list[str], sql: Any
 ) -> None:
     post_id = await create(sessions, author_id)

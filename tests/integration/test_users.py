@@ -1,4 +1,4 @@
-"""Do the functions for users do what they say, in no more statements than they need, on the real tables?"""
+"""The functions for users, on the real tables and in the expected number of statements."""
 
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
@@ -44,27 +44,27 @@ async def stored(sessions: Sessions, user_id: int) -> User:
 # Create
 
 
-async def test_create_is_one_insert_and_brings_the_defaults_back(
+async def test_create_is_one_insert_that_returns_the_defaults(
     session: AsyncSession, statements: list[str], sql: Any
 ) -> None:
     before = await sql("SELECT now()")
 
     user = await users.create_user(session, named("ada"))
 
-    # Everything of the reply can be read now; what is not there yet would be a query, and raise.
+    # Every field of the reply is loaded: reading one that is not would raise.
     assert (user.id, user.email, user.username, user.is_active) == (1, "ada@example.com", "ada", True)
     assert before <= user.created_at <= await sql("SELECT now()")
     assert user.created_at.tzinfo is not None
     assert user.hashed_password == HASH
     assert user.inactive_since is None
     assert [statement.split()[0] for statement in statements] == ["INSERT"]
-    # Flushed, not committed: that is the session's owner's to do.
+    # Flushed, not committed: the caller commits.
     assert await sql("SELECT count(*) FROM users") == 0
     await session.commit()
     assert await sql("SELECT count(*) FROM users") == 1
 
 
-async def test_create_of_an_inactive_user_says_since_when(session: AsyncSession, statements: list[str]) -> None:
+async def test_create_sets_inactive_since_for_an_inactive_user(session: AsyncSession, statements: list[str]) -> None:
     user = await users.create_user(session, named("ada", is_active=False))
 
     assert user.is_active is False
@@ -81,7 +81,7 @@ async def test_create_of_an_inactive_user_says_since_when(session: AsyncSession,
     ],
     ids=["email", "username"],
 )
-async def test_create_of_a_duplicate_raises_and_leaves_nothing(
+async def test_create_raises_and_leaves_nothing_for_a_duplicate(
     sessions: Sessions, sql: Any, other: CreateUser, constraint: str
 ) -> None:
     await create(sessions, "ada")
@@ -101,7 +101,7 @@ async def test_create_of_a_duplicate_raises_and_leaves_nothing(
 # Read
 
 
-async def test_get_user_finds_one_or_none_without_posts(sessions: Sessions, statements: list[str]) -> None:
+async def test_get_user_returns_the_user_without_posts_or_none(sessions: Sessions, statements: list[str]) -> None:
     user_id = await create(sessions, "ada")
     statements.clear()
 
@@ -131,7 +131,7 @@ async def test_get_user_with_posts_is_two_queries(sessions: Sessions, statements
         assert sorted(post.title for post in user.posts) == ["one", "two"]
         assert len(statements) == 2
 
-        # Known to the session already, it is read afresh all the same.
+        # It is read again even when the session knows the user.
         async with session_scope(sessions) as other:
             await posts.create_post(other, CreatePost(author_id=user_id, title="three", content="…"))
         again = await users.get_user_with_posts(session, user_id)
@@ -141,7 +141,7 @@ async def test_get_user_with_posts_is_two_queries(sessions: Sessions, statements
         assert await users.get_user_with_posts(session, other_id + 1) is None
 
 
-async def test_get_user_with_posts_of_one_without_posts(sessions: Sessions) -> None:
+async def test_get_user_with_posts_returns_an_empty_list_when_there_are_none(sessions: Sessions) -> None:
     user_id = await create(sessions, "ada")
     async with sessions() as session:
         user = await users.get_user_with_posts(session, user_id)
@@ -149,11 +149,11 @@ async def test_get_user_with_posts_of_one_without_posts(sessions: Sessions) -> N
         assert user.posts == []
 
 
-async def test_get_users_pages_through_in_the_order_of_ids(sessions: Sessions, statements: list[str]) -> None:
+async def test_get_users_returns_pages_in_the_order_of_ids(sessions: Sessions, statements: list[str]) -> None:
     async with session_scope(sessions) as session:
         for number in range(105):
             await users.create_user(session, named(f"user{number}"))
-        # Moved to the end of the table, where a scan without an order would find it.
+        # The update moves the row to the end of the table, where an unordered scan finds it.
         await users.update_user(session, 1, UserChanges(is_active=False))
     statements.clear()
 
@@ -169,7 +169,7 @@ async def test_get_users_pages_through_in_the_order_of_ids(sessions: Sessions, s
 # Update
 
 
-async def test_update_sets_only_what_is_given_in_one_statement(sessions: Sessions, statements: list[str]) -> None:
+async def test_update_sets_only_the_given_fields_in_one_statement(sessions: Sessions, statements: list[str]) -> None:
     user_id = await create(sessions, "ada")
     before = await stored(sessions, user_id)
     statements.clear()
@@ -187,7 +187,7 @@ async def test_update_sets_only_what_is_given_in_one_statement(sessions: Session
     assert (after.email, after.is_active, after.created_at) == (before.email, before.is_active, before.created_at)
 
 
-async def test_update_refreshes_what_the_session_knows(sessions: Sessions) -> None:
+async def test_update_refreshes_the_object_in_the_session(sessions: Sessions) -> None:
     user_id = await create(sessions, "ada")
     async with session_scope(sessions) as session:
         known = await users.get_user(session, user_id)
@@ -197,11 +197,11 @@ async def test_update_refreshes_what_the_session_knows(sessions: Sessions) -> No
         assert known.email == "countess@example.com"
 
 
-async def test_update_of_nobody_is_none(session: AsyncSession) -> None:
+async def test_update_returns_none_for_a_missing_user(session: AsyncSession) -> None:
     assert await users.update_user(session, 7, UserChanges(is_active=False)) is None
 
 
-async def test_update_to_a_taken_name_raises_and_changes_nothing(sessions: Sessions) -> None:
+async def test_update_raises_and_changes_nothing_for_a_taken_name(sessions: Sessions) -> None:
     await create(sessions, "ada")
     user_id = await create(sessions, "bob")
 
@@ -223,16 +223,16 @@ async def test_inactive_since_follows_is_active(sessions: Sessions) -> None:
         assert user.inactive_since == (await stored(sessions, user_id)).inactive_since
         return user.inactive_since
 
-    # Nothing of it: nothing changes.
+    # Other fields do not change it.
     assert await change(UserChanges(username="countess")) is None
-    # Made inactive: since now.
+    # A deactivation sets it to now.
     first = await change(UserChanges(is_active=False))
     assert first is not None
     assert timedelta(0) <= datetime.now(UTC) - first < timedelta(minutes=1)
-    # Inactive still: since the same time, whether it is said again or not.
+    # It keeps its value while the user is inactive.
     assert await change(UserChanges(is_active=False)) == first
     assert await change(UserChanges(username="ada")) == first
-    # Active again: no longer; and inactive again: since another time.
+    # An activation clears it, and the next deactivation sets a later time.
     assert await change(UserChanges(is_active=True)) is None
     second = await change(UserChanges(is_active=False))
     assert second is not None
@@ -242,7 +242,7 @@ async def test_inactive_since_follows_is_active(sessions: Sessions) -> None:
 # Delete
 
 
-async def test_delete_takes_the_posts_along_without_loading_them(
+async def test_delete_removes_the_posts_without_loading_them(
     sessions: Sessions, statements: list[str], sql: Any
 ) -> None:
     user_id = await create(sessions, "ada")
@@ -281,7 +281,7 @@ async def test_the_unit_of_work_leaves_the_posts_to_the_foreign_key(
 # Representations
 
 
-def test_no_repr_holds_a_value() -> None:
+def test_repr_contains_no_value() -> None:
     user = User(id=7, email="ada@example.com", username="ada", hashed_password=HASH)
     post = Post(id=8, title="On engines", content="They weave", author_id=7)
     row = LedgerRow(job_id="a", job="create_user", outcome="done", reply='{"email":"ada@example.com"}')
@@ -297,13 +297,13 @@ def test_no_repr_holds_a_value() -> None:
 
 
 async def columns(engine: AsyncEngine, table: str) -> dict[str, tuple[str, bool]]:
-    """Each column's type and whether it may be null, as the catalog has it."""
+    """The type and the nullability of each column, from the catalog."""
     async with engine.connect() as connection:
         found = await connection.run_sync(lambda sync: inspect(sync).get_columns(table))
     return {column["name"]: (str(column["type"]), column["nullable"]) for column in found}
 
 
-async def test_columns_of_the_tables(engine: AsyncEngine) -> None:
+async def test_tables_have_the_columns_of_the_contract(engine: AsyncEngine) -> None:
     assert await columns(engine, "users") == {
         "id": ("BIGINT", False),
         "email": ("VARCHAR(254)", False),
@@ -331,7 +331,7 @@ async def test_columns_of_the_tables(engine: AsyncEngine) -> None:
     }
 
 
-async def test_times_know_their_zone_and_are_set_by_the_server(sql: Any) -> None:
+async def test_times_have_a_time_zone_and_a_server_default(sql: Any) -> None:
     zoned = "SELECT count(*) FROM information_schema.columns WHERE data_type = 'timestamp with time zone'"
     assert await sql(f"{zoned} AND table_name IN ('users', 'job_ledger')") == 3
     default = "SELECT column_default FROM information_schema.columns WHERE table_name = $1 AND column_name = $2"
@@ -340,7 +340,7 @@ async def test_times_know_their_zone_and_are_set_by_the_server(sql: Any) -> None
     assert await sql(default, "users", "is_active") == "true"
 
 
-async def test_constraints_and_indexes(engine: AsyncEngine, sql: Any) -> None:
+async def test_tables_have_the_constraints_and_indexes_of_the_models(engine: AsyncEngine, sql: Any) -> None:
     def indexes(connection: Any) -> dict[str, tuple[list[str | None], bool]]:
         found = [
             index for table in ("users", "posts", "job_ledger") for index in inspect(connection).get_indexes(table)
@@ -362,12 +362,12 @@ async def test_constraints_and_indexes(engine: AsyncEngine, sql: Any) -> None:
     assert foreign_key["options"] == {"ondelete": "CASCADE"}
     primary = "SELECT array_agg(conname::text ORDER BY conname) FROM pg_constraint WHERE contype = 'p'"
     assert await sql(f"{primary} AND connamespace = 'public'::regnamespace") == [
-        "pk_job_ledger", "pk_posts", "pk_users",
+        "pk_job_ledger", "pk_posts", "pk_users", "worker_alembic_version_pkc",
     ]  # fmt: skip
 
 
 @pytest.mark.parametrize("column", ["email", "username", "hashed_password", "is_active"])
-async def test_the_database_itself_refuses_null(session: AsyncSession, column: str) -> None:
+async def test_the_database_refuses_null(session: AsyncSession, column: str) -> None:
     connection: AsyncConnection = await session.connection()
     fields = {"email": "'e'", "username": "'u'", "hashed_password": "'h'", "is_active": "true"} | {column: "NULL"}
     with pytest.raises(DBAPIError, match="null value in column"):
