@@ -9,7 +9,7 @@ from redis.asyncio import Redis
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
 from worker.database.session import create_engine, create_sessions
-from worker.database.startup import wait_for_tables
+from worker.database.startup import wait_for_schema
 from worker.engine.batch import Batches
 from worker.engine.context import BatchRunner, JobRunner, Runtime, Tick
 from worker.engine.cron import queue_name, run_tick
@@ -70,7 +70,7 @@ async def _open_database(settings: Settings) -> AsyncIterator[AsyncEngine]:
         settings.database_url.get_secret_value(), pool_size=settings.concurrency, timeouts=settings.timeouts
     )
     try:
-        await wait_for_tables(engine, create=settings.create_tables)
+        await wait_for_schema(engine, create=settings.create_tables)
         yield engine
     finally:
         await engine.dispose()

@@ -114,7 +114,7 @@ class Settings(BaseSettings):
     )
     create_tables: bool = Field(
         True,
-        description="create missing tables at the start; `false`: wait for `worker migrate` instead",
+        description="create the tables of an empty database at the start; `false`: wait for `worker migrate` instead",
     )
     log_format: Literal["json", "console"] = Field("json", description="`json` or `console`")
     log_success_sample: Annotated[float, Field(ge=0, le=1)] = Field(

@@ -43,7 +43,7 @@ async def test_many_workers_create_the_tables_at_once(empty_database_url: str) -
         await asyncio.gather(*(create_tables(engine) for engine in engines))
 
         tables = "SELECT string_agg(relname, ' ' ORDER BY relname) FROM pg_stat_user_tables"
-        assert await _scalar(engines[0], tables) == "job_ledger posts users"
+        assert await _scalar(engines[0], tables) == "job_ledger posts users worker_alembic_version"
     finally:
         await asyncio.gather(*(engine.dispose() for engine in engines))
 

@@ -131,7 +131,7 @@ async def run_all(settings: Settings, redis: Any, jobs: Sequence[tuple[str, byte
         if body is not None:
             await redis.set(keys.job(job_id), body)
         await redis.zadd(settings.queue, {job_id: score})
-    arguments = app.worker_settings(settings, burst=True) | {"poll_delay": 0.005}
+    arguments = app.stock_arguments(settings) | {"burst": True, "poll_delay": 0.005}
     worker = Worker(**arguments, handle_signals=False)
     try:
         await worker.async_run()

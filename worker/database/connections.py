@@ -8,8 +8,13 @@ import time
 from typing import Any
 
 import asyncpg  # type: ignore[import-untyped]
-from sqlalchemy import Engine, event
+from sqlalchemy import Engine, event, text
 from sqlalchemy.engine import ExceptionContext
+from sqlalchemy.exc import ResourceClosedError, SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from worker.model.failures import classify, describe, lacks_privilege
+from worker.model.outcome import Release
 
 RECENT_SECONDS = 0.5
 """A connection used within this time is not pinged before it is used again."""
@@ -33,6 +38,33 @@ class LeftIdle(Exception):
     """The server ended a transaction that was idle for longer than allowed. The server is not at fault."""
 
     sqlstate = "25P03"
+
+
+DATABASE_ERRORS = (SQLAlchemyError, asyncpg.PostgresError, ConnectionLost, Unreachable, LeftIdle, OSError)
+"""What a call to PostgreSQL raises when it fails."""
+
+
+async def ping(engine: AsyncEngine) -> str:
+    """Return the version of the server, over a connection of the pool. Raises one of `DATABASE_ERRORS`."""
+    async with engine.connect() as connection:
+        return str(await connection.scalar(text("SHOW server_version")))
+
+
+def describe_error(error: Exception) -> str:
+    """Describe why the database cannot be used, without any value of a message.
+
+    >>> describe_error(ConnectionRefusedError("10.0.0.7"))
+    'the database cannot be reached (ConnectionRefusedError)'
+    """
+    cause = error.__cause__ if isinstance(error, Unreachable) else error
+    if isinstance(cause, OSError):
+        return f"the database cannot be reached ({type(cause).__name__})"
+    if isinstance(error, ResourceClosedError):
+        return "the connection to the database was lost"  # raised while SQLAlchemy sets up a new connection
+    if lacks_privilege(error):
+        return "the role lacks a privilege on the tables or the schema (SQLSTATE 42501): see docs/operations.md"
+    attempt = classify(error)
+    return attempt.detail if isinstance(attempt, Release) else describe(error)
 
 
 async def connect(*args: Any, **options: Any) -> Any:

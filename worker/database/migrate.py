@@ -1,6 +1,6 @@
-"""Bringing a database to the version that this worker needs: all in one transaction, by one at a time.
+"""Run the migrations: all steps in one transaction, under an advisory lock.
 
-Alembic runs the steps. It is given everything here, so that there is no alembic.ini and no env.py.
+Alembic runs the steps without an alembic.ini and an env.py: the code here supplies what they would.
 """
 
 import io
@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from alembic.operations import Operations
 from alembic.runtime.migration import MigrationContext, MigrationInfo, RevisionStep
@@ -17,166 +17,130 @@ from sqlalchemy import Connection, func, literal_column, select, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from worker.database import migrations
-from worker.database.catalog import Fact, differences, facts
-from worker.database.models import Base
 from worker.database.session import Timeouts
 from worker.database.version import (
     HEAD,
     SCHEMA_LOCK,
     VERSION_TABLE,
-    NotMigrated,
+    SchemaError,
     SchemaStatus,
+    explain,
     read_version,
     schema_status,
 )
 
-TIMEOUTS = Timeouts(statement_seconds=3600, answer_seconds=3610)
-"""For the engine: a step may have to read a large table, and nobody else waits for it meanwhile."""
+TIMEOUTS = Timeouts(answer_seconds=3610)
+"""For the engine of `worker migrate`: the client outlasts `_STEP_TIMEOUT`."""
 
-# Who waits for this lock holds no other.
-_WAIT_FOR_OTHERS = text("SET LOCAL lock_timeout = '60s'")
-_ONE_AT_A_TIME = select(func.pg_advisory_xact_lock(literal_column(str(SCHEMA_LOCK))))
-# Who waits for a table's lock makes all others wait behind itself: the jobs, too.
-_WAIT_FOR_TABLES = text("SET LOCAL lock_timeout = '5s'")
+_STEP_TIMEOUT = text("SET LOCAL statement_timeout = '1h'")  # a step may read a large table
+_WAIT_FOR_LOCK = text("SET LOCAL lock_timeout = '60s'")  # holds no other lock meanwhile
+_LOCK = select(func.pg_advisory_xact_lock(literal_column(str(SCHEMA_LOCK))))
+_WAIT_FOR_TABLES = text("SET LOCAL lock_timeout = '5s'")  # a longer wait for a table would block the jobs behind it
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One thing that was done."""
+    """A migration step that has run."""
 
     version: str
     description: str
-    how: Literal["applied", "adopted"]
 
 
 @dataclass(frozen=True, slots=True)
-class Migrated:
-    """What became of a database."""
+class Migration:
+    """The versions of a database before and after, and the steps between them."""
 
     before: str | None
     after: str
     steps: list[Step]
 
 
-class Foreign(Exception):
-    """The database has tables of these names that are not this worker's; `differences` has a line for each thing."""
-
-    def __init__(self, found: list[str]) -> None:
-        super().__init__(
-            "the database has tables of the same names that are not as any version of this worker makes them"
-        )
-        self.differences = found
-
-
-async def migrate(engine: AsyncEngine) -> Migrated:
-    """Bring the database to this worker's version, or leave it as it was. Does nothing to one that is newer but fit.
-
-    Tables that were made without migrations are adopted, if they are as one of the versions has them.
+async def migrate(engine: AsyncEngine, *, only_empty: bool = False) -> Migration:
+    """Bring the database to this worker's version, or leave it unchanged. A newer, usable version is left alone.
 
     Args:
-        engine: with `TIMEOUTS`.
+        engine: with `TIMEOUTS`, unless the database is empty.
+        only_empty: do not change a database that has a version.
 
     Raises:
-        NotMigrated: when it is too new, or at a version that nobody knows.
-        Foreign: when it has tables of the same names that are something else.
+        SchemaError: the version is too new or unknown, or the tables have no version.
     """
     async with engine.begin() as connection:
-        for statement in (_WAIT_FOR_OTHERS, _ONE_AT_A_TIME, _WAIT_FOR_TABLES):
+        for statement in _preamble():
             await connection.execute(statement)
         before = await read_version(connection)
+        if before is not None and only_empty:
+            return Migration(before, before, [])
         match schema_status(before):
             case SchemaStatus.NEWER | SchemaStatus.CURRENT:
-                return Migrated(before, before or HEAD, [])
+                return Migration(before, before or HEAD, [])
             case SchemaStatus.TOO_NEW | SchemaStatus.UNKNOWN:
-                raise NotMigrated(before)
+                raise SchemaError(explain(before))
             case SchemaStatus.BEHIND | SchemaStatus.MISSING:
-                steps = await connection.run_sync(_bring_up, before)
-                return Migrated(before, HEAD, steps)
+                return Migration(before, HEAD, await connection.run_sync(_upgrade))
 
 
 def as_sql(since: str | None = None, to: str | None = None) -> str:
-    """The statements that `migrate` would run on a database at a version (None: an empty one), as a script.
+    """Return what `migrate` would run, as an SQL script.
 
-    They lead to this worker's version, or to another one that there is.
+    Args:
+        since: the version of the database; None for an empty one.
+        to: the version that the script leads to; None for this worker's.
 
     Raises:
-        KeyError: when there is no such version.
+        KeyError: there is no such version.
     """
     scripts = _scripts()
-    if since is not None and since not in {script.revision for script in scripts.walk_revisions()}:
+    if since is not None and since not in versions():
         raise KeyError(since)
-    written = io.StringIO()
-    options = {"as_sql": True, "output_buffer": written, "starting_rev": since}
+    script = io.StringIO()
+    options = {"as_sql": True, "output_buffer": script, "starting_rev": since}
     with _context(None, scripts, to or HEAD, **options) as context, context.begin_transaction():
-        for statement in (_WAIT_FOR_OTHERS, _ONE_AT_A_TIME, _WAIT_FOR_TABLES):
+        for statement in _preamble():
             context.execute(statement)
         context.run_migrations()
-    return written.getvalue()
+    return script.getvalue()
 
 
 def versions() -> list[str]:
-    """All versions, the first one first."""
+    """Return all versions, oldest first."""
     return [script.revision for script in reversed(list(_scripts().walk_revisions()))]
 
 
-def _bring_up(connection: Connection, before: str | None) -> list[Step]:
+def _preamble() -> tuple[Any, ...]:
+    return _STEP_TIMEOUT, _WAIT_FOR_LOCK, _LOCK, _WAIT_FOR_TABLES
+
+
+def _upgrade(connection: Connection) -> list[Step]:
     scripts = _scripts()
     steps: list[Step] = []
 
-    def note(step: MigrationInfo, **_: Any) -> None:
-        steps.append(_step(scripts, str(step.up_revision_id), "applied"))
+    def record(step: MigrationInfo, **_: Any) -> None:
+        version = str(step.up_revision_id)
+        steps.append(Step(version, scripts.get_revision(version).doc))
 
-    found = facts(connection, Base.metadata.tables) if before is None else None
-    adopted = _recognise(connection, scripts, found) if found else None
-    with _context(connection, scripts, HEAD, on_version_apply=(note,)) as context:
-        if adopted is not None:
-            context.stamp(scripts, adopted)
-            steps.append(_step(scripts, adopted, "adopted"))
+    with _context(connection, scripts, HEAD, on_version_apply=(record,)) as context:
         context.run_migrations()
     return steps
-
-
-def _recognise(connection: Connection, scripts: ScriptDirectory, found: frozenset[Fact]) -> str:
-    """Which version tables are that were made without migrations.
-
-    The steps are tried in the schema for temporary tables, so that what they make can be looked at in the same way;
-    then all of it is rolled back.
-    """
-    seen: list[list[str]] = []
-    with connection.begin_nested() as trial:
-        connection.execute(text("SET LOCAL search_path = pg_temp"))
-        for version in versions():
-            with _context(connection, scripts, version) as context:
-                context.run_migrations()
-            seen.append(differences(found, facts(connection, Base.metadata.tables)))
-            if not seen[-1]:
-                trial.rollback()
-                return version
-        trial.rollback()
-    raise Foreign(min(seen, key=len))
 
 
 @contextmanager
 def _context(
     connection: Connection | None, scripts: ScriptDirectory, target: str, **options: Any
 ) -> Iterator[MigrationContext]:
-    """Alembic's context for going up to a version; without a connection, on paper."""
+    """Set up Alembic to upgrade to a version. Without a connection it writes SQL."""
 
-    def way(at: tuple[str, ...], _context: MigrationContext) -> list[RevisionStep]:
-        ahead = list(scripts.iterate_revisions(target, at or "base"))
+    def upgrades(current: tuple[str, ...], _context: MigrationContext) -> list[RevisionStep]:
+        ahead = list(scripts.iterate_revisions(target, current or "base"))
         return [RevisionStep.upgrade_from_script(scripts.revision_map, script) for script in reversed(ahead)]
 
-    options = {"fn": way, "script": scripts, "version_table": VERSION_TABLE} | options
+    options = {"fn": upgrades, "script": scripts, "version_table": VERSION_TABLE} | options
     context = MigrationContext.configure(
         connection, dialect_name="postgresql", dialect_opts={"paramstyle": "named"}, opts=options
     )
-    with Operations.context(context):  # what the steps' `op` stands for
+    with Operations.context(context):  # the target of `op` in the steps
         yield context
 
 
 def _scripts() -> ScriptDirectory:
     return ScriptDirectory(str(Path(migrations.__file__).parent))
-
-
-def _step(scripts: ScriptDirectory, version: str, how: Literal["applied", "adopted"]) -> Step:
-    return Step(version, scripts.get_revision(version).doc, how)

@@ -8,8 +8,10 @@ both numbers.
 import re
 from enum import Enum
 
-from sqlalchemy import text
+from sqlalchemy import ARRAY, Text, bindparam, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from worker.database.models import Base
 
 HEAD = "0001_needs_0001"
 """The version of this worker's models: the last step in `migrations/versions`."""
@@ -20,6 +22,9 @@ VERSION_TABLE = "worker_alembic_version"
 SCHEMA_LOCK = 0x75736572706F7374
 """The advisory lock for creating and changing tables. Every release of the worker uses the same number."""
 
+_TABLES = text("SELECT name FROM unnest(:names) AS name WHERE to_regclass(name) IS NOT NULL ORDER BY name").bindparams(
+    bindparam("names", sorted(Base.metadata.tables), type_=ARRAY(Text))
+)
 _EXISTS = text("SELECT to_regclass('worker_alembic_version') IS NOT NULL")
 _READ = text("SELECT version_num FROM worker_alembic_version")
 _FORM = re.compile(r"(?P<step>[0-9]{4})_needs_(?P<needs>[0-9]{4})")
@@ -32,7 +37,7 @@ class SchemaStatus(Enum):
     NEWER = "newer"
     """Of a later release, and usable by this worker."""
     MISSING = "missing"
-    """The database has no version: no migration has run."""
+    """The database is empty: no migration has run."""
     BEHIND = "behind"
     TOO_NEW = "too_new"
     UNKNOWN = "unknown"
@@ -43,12 +48,8 @@ class SchemaStatus(Enum):
         return self in {SchemaStatus.CURRENT, SchemaStatus.NEWER}
 
 
-class NotMigrated(Exception):
-    """This worker cannot use the database's version. The message says what to do."""
-
-    def __init__(self, version: str | None) -> None:
-        super().__init__(explain(version))
-        self.version = version
+class SchemaError(Exception):
+    """This worker cannot use the tables of the database. The message names the way out."""
 
 
 def schema_status(version: str | None, head: str = HEAD) -> SchemaStatus:
@@ -86,7 +87,7 @@ def explain(version: str | None) -> str:
         case SchemaStatus.NEWER:
             return f"the database is at {version}, newer than this worker's {HEAD} and still usable"
         case SchemaStatus.MISSING:
-            return "the database has no version yet: run `worker migrate`, which makes the tables or adopts them"
+            return "the database has no tables yet: run `worker migrate`"
         case SchemaStatus.BEHIND:
             return f"the database is at {version} and this worker needs {HEAD}: run `worker migrate`"
         case SchemaStatus.TOO_NEW:
@@ -96,7 +97,23 @@ def explain(version: str | None) -> str:
 
 
 async def read_version(connection: AsyncConnection) -> str | None:
-    """Return the version of the database, or None when it has none."""
+    """Return the version of the database, or None when it is empty.
+
+    Raises:
+        SchemaError: it has tables of this worker's names that no migration has made.
+    """
+    # Before the version: a migration commits both at once.
+    tables = (await connection.scalars(_TABLES)).all()
+    version = await _version(connection)
+    if version is None and tables:
+        raise SchemaError(
+            f"the database has tables without a version ({', '.join(tables)}), which `worker migrate` has not made:"
+            " rename them, or give the worker another database or schema"
+        )
+    return version
+
+
+async def _version(connection: AsyncConnection) -> str | None:
     if not await connection.scalar(_EXISTS):
         return None
     found = await connection.scalar(_READ)

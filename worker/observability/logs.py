@@ -84,7 +84,7 @@ def configure(log_format: Literal["json", "console"], level: str) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
-    for library in ("sqlalchemy", "asyncio", "redis", "uvicorn"):
+    for library in ("sqlalchemy", "alembic", "asyncio", "redis", "uvicorn"):
         logging.getLogger(library).setLevel(logging.WARNING)
     silence_arq_job_logs()
 

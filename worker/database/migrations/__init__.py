@@ -1,1 +1,1 @@
-"""The steps by which the tables came to be what they are, for `worker migrate`. How to add one: docs/decisions/0008."""
+"""The steps that make and change the tables. docs/decisions/0008 says how to add one."""

@@ -1,6 +1,6 @@
 """users, posts and the ledger of jobs
 
-Numbers are written out: a step says what was, whatever the models say by now.
+Numbers are written out: a step keeps its values when the models change.
 """
 
 import sqlalchemy as sa
@@ -11,7 +11,7 @@ down_revision = None
 
 
 def upgrade() -> None:
-    """Make the three tables."""
+    """Create the three tables."""
     op.create_table(
         "users",
         sa.Column("id", sa.BigInteger(), sa.Identity(), nullable=False),

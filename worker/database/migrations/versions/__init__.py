@@ -1,1 +1,1 @@
-"""One file a step, never changed once it is released."""
+"""One file per step. A released step never changes."""
