@@ -1,4 +1,4 @@
-"""The command: its parts put together, and its errors turned into one line and an exit code."""
+"""The application: all commands, and errors as one line and an exit code."""
 
 from collections.abc import Sequence
 from typing import cast
@@ -7,7 +7,8 @@ import typer
 
 from producers.cli.jobs import add_command
 from producers.cli.load_command import EXAMPLES, HELP, load
-from producers.cli.output import Exit, Failure, print_error
+from producers.cli.output import Exit, Failure, print_error, print_line
+from producers.contract import asyncapi_json
 from producers.messages import MESSAGES
 
 PROGRAM = "python -m producers"
@@ -15,9 +16,9 @@ PROGRAM = "python -m producers"
 _HELP = """\
 Enqueue jobs that create, update and delete users and posts.
 
-The result is for reading on a terminal, and one JSON object a line in a pipe. Exit codes: 0 accepted (with --wait: \
-done); 1 rejected, dead or not accepted; 2 a wrong command or message, nothing was sent; 3 Redis is away, or the \
-outcome is not known."""
+The result is formatted on a terminal, and one JSON object a line in a pipe. Exit codes: 0 accepted (with --wait: \
+done); 1 rejected, dead, cancelled or not accepted; 2 the command or the message is wrong, nothing was sent; 3 Redis \
+is away, or the outcome is unknown."""
 
 _EXAMPLES = """\
 Examples:
@@ -28,7 +29,9 @@ python -m producers create-user --email ada@example.com --username ada --hashed-
 
 python -m producers update-user --user-id 42 --no-is-active
 
-python -m producers load users.csv --idempotency-prefix import-7"""
+python -m producers load users.csv --idempotency-prefix import-7
+
+python -m producers contract > asyncapi.json"""
 
 app = typer.Typer(
     help=_HELP,
@@ -42,7 +45,14 @@ for message in MESSAGES.values():
     add_command(app, message)
 app.command("load", help=HELP, epilog=EXAMPLES)(load)
 
-# The base of all that typer says of a wrong command line; only this one of its heirs has a public name.
+
+@app.command()
+def contract() -> None:
+    """Print the contract as an AsyncAPI 3 document: every message, reply, key and code."""
+    print_line(asyncapi_json().removesuffix("\n"))
+
+
+# typer does not export the base class of its usage errors, of which BadParameter is one.
 _UsageError = cast("type[typer.BadParameter]", typer.BadParameter.mro()[1])
 
 
@@ -51,7 +61,7 @@ def main(arguments: Sequence[str]) -> int:
     try:
         return int(app(args=list(arguments) or ["--help"], prog_name=PROGRAM, standalone_mode=False) or Exit.OK)
     except _UsageError as error:
-        print_error(f"{error.format_message()} ({PROGRAM} --help tells more)")
+        print_error(f"{error.format_message()} (see {PROGRAM} --help)")
         return Exit.USAGE
     except Failure as failure:
         print_error(str(failure))

@@ -13,13 +13,17 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import pytest
 import redis
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from producers import JobRejected, arq_wire, keys, wire
+from producers.contract import asyncapi_json
 from worker.embedded import ValkeyServer
 
 HASH = "$2b$12$EixZaYVK1fsbw1ZfbX3OXePaWxn96p36WQoeG6Lruj3vjPGga31lW"
@@ -346,6 +350,36 @@ def test_on_a_terminal_the_outcome_is_for_reading(url: str, client: redis.Redis)
     assert r"a\x1b[2Jb" in text
     assert r"line\nline" in text
     assert "{" not in text
+
+
+def test_the_contract_is_printed_without_the_packages_of_the_extras() -> None:
+    extras = {
+        canonicalize_name(requirement.name)
+        for requirement in map(Requirement, metadata.requires("userpost-worker") or ())
+        if requirement.marker is not None and "extra" in str(requirement.marker)
+    }
+    blocked = {"worker"} | {
+        module
+        for module, owners in metadata.packages_distributions().items()
+        if extras & set(map(canonicalize_name, owners))
+    }
+    assert {"sqlalchemy", "asyncpg", "structlog", "pydantic_settings"} <= blocked
+    source = (
+        f"import sys, runpy; sys.modules.update(dict.fromkeys({sorted(blocked)})); sys.argv[1:] = ['contract']; "
+        "runpy.run_module('producers', run_name='__main__', alter_sys=True)"
+    )
+
+    printed = subprocess.run(
+        [sys.executable, "-W", "error", "-c", source],
+        env=environment(None),
+        capture_output=True,
+        timeout=TIMEOUT_SECONDS,
+        check=True,
+        encoding="utf-8",
+    )
+
+    assert printed.stderr == ""
+    assert printed.stdout == asyncapi_json()
 
 
 # A file

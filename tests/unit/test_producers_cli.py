@@ -184,7 +184,7 @@ def test_every_message_has_a_command(capsys: pytest.CaptureFixture[str]) -> None
     assert [job.replace("_", "-") for job in ours] + ["load"] == COMMANDS
     assert main([]) == 0
     shown = capsys.readouterr().out
-    assert all(name in shown for name in [*COMMANDS, "export REDIS_URL=", "Exit codes"])
+    assert all(name in shown for name in [*COMMANDS, "contract", "export REDIS_URL=", "Exit codes"])
 
 
 @pytest.mark.parametrize(
