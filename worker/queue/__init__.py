@@ -1,1 +1,23 @@
-"""The queue in Redis: claims, leases, ordering keys, counters and dead letters. It knows no database."""
+"""The queue in Redis: claims, leases, ordering keys, counters and dead letters. It knows no database.
+
+A job of the queue is in one of four states. Its score in the sorted set and its lease decide which:
+
+    enqueue ──▶ due ──── claim, ordering key free ────▶ claimed ── complete ──▶ result
+                ▲ ▲ │                                    │ │ │ └─── bury ──────▶ dead letter ── replay ──▶ due
+                │ │ └─ claim, ordering key held ─▶ parked│ │ └── retry ────────▶ deferred ── its time ──▶ due
+                │ └──── the holder is settled ──────┘    │ └──── release ──────▶ due, at its own score
+                └──────────── the lease ends ────────────┘
+                       the job is then a suspect
+
+    state     score                          lease key
+    deferred  in the future                  none
+    due       now or earlier                 none
+    claimed   the end of its lease           the token of the claim
+    parked    out of reach (keys.PARKED_MS)  none; its own score is under the ordering key
+
+A *suspect* is a due job whose last claim ended without a settlement: its worker may have died of it, so the attempt
+counts. When the suspect has no tries left, it is dead by the code `crashed`; on its last try it runs alone.
+
+Each change is one script, and each settlement compares the token first. So a worker that lost its lease settles
+nothing, and every script may be repeated.
+"""
