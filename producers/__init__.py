@@ -25,7 +25,8 @@ from producers.errors import (
     RedisUnavailable,
     ResultTimeout,
 )
-from producers.handle import JobHandle, JobStatus
+from producers.handle import JobHandle
+from producers.job_status import JobStatus
 from producers.messages import (
     CreatePost,
     CreateUser,

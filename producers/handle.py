@@ -1,7 +1,6 @@
 """A handle on one job: its status, its result, its cancellation."""
 
 import asyncio
-from enum import StrEnum
 from typing import Generic, TypeVar
 
 from pydantic import ValidationError
@@ -12,35 +11,17 @@ from producers import keys
 from producers._result_waiter import ResultWaiter
 from producers.cancellation import Answer, cancel
 from producers.errors import (
-    JobCancelled,
     JobDead,
     JobNotFound,
-    JobRejected,
     RedisUnavailable,
     ResultTimeout,
     job_error,
 )
+from producers.job_status import JobStatus, status_in_queue, status_of_stored_result
 from producers.messages import Reply
 from producers.wire import Result, WireError, decode_result
 
 ReplyT = TypeVar("ReplyT", bound=Reply)
-
-
-class JobStatus(StrEnum):
-    """The state of a job."""
-
-    DEFERRED = "deferred"
-    """In the queue, and not due yet."""
-    QUEUED = "queued"
-    """In the queue, and due or parked behind another job of its ordering key."""
-    RUNNING = "running"
-    """Claimed by a worker."""
-    DONE = "done"
-    REJECTED = "rejected"
-    DEAD = "dead"
-    CANCELLED = "cancelled"
-    UNKNOWN = "unknown"
-    """Redis has neither the job nor its outcome."""
 
 
 class JobHandle(Generic[ReplyT]):
@@ -83,17 +64,15 @@ class JobHandle(Generic[ReplyT]):
                 pipeline.exists(keys.in_progress(self.job_id))
                 pipeline.zscore(self._queue, self.job_id)
                 pipeline.time()
-                result, running, score, (seconds, microseconds) = await pipeline.execute()
+                result, leased, score, (seconds, microseconds) = await pipeline.execute()
         except (RedisError, OSError) as error:
             raise RedisUnavailable(f"job {self.job_id}: Redis did not answer with its status: {error}") from error
         if result is not None:
-            return _ended(result)
+            return status_of_stored_result(result)
         if score is None:
             return JobStatus.UNKNOWN
-        if running:
-            return JobStatus.RUNNING
-        deferred = seconds * 1000 + microseconds / 1000 < score < keys.PARKED_MS
-        return JobStatus.DEFERRED if deferred else JobStatus.QUEUED
+        now_ms = seconds * 1000 + microseconds / 1000
+        return status_in_queue(score, now_ms, leased=bool(leased))
 
     async def result(self, timeout: float | None = None) -> ReplyT:
         """Wait until the job ends and return its reply.
@@ -140,7 +119,7 @@ class JobHandle(Generic[ReplyT]):
 
         Returns its state:
             CANCELLED: it has no effect. It was removed from the queue, or had been cancelled before.
-            RUNNING, QUEUED: a worker runs it, or has released it, and was asked to cancel it. It is cancelled shortly,
+            CLAIMED, DUE: the worker that has it, or claims it next, was asked to cancel it. It is cancelled shortly,
                 unless its COMMIT has begun; wait for its `result`.
             DONE, REJECTED, DEAD: it had ended already; nothing was changed.
             UNKNOWN: Redis has neither the job nor its outcome.
@@ -158,28 +137,12 @@ class JobHandle(Generic[ReplyT]):
             case Answer.CANCELLED:
                 return JobStatus.CANCELLED
             case Answer.WORKER_ASKED:
-                return JobStatus.RUNNING
+                return JobStatus.CLAIMED
             case Answer.NEXT_WORKER_ASKED:
-                return JobStatus.QUEUED
+                return JobStatus.DUE
             case Answer.NOT_QUEUED:
-                return JobStatus.UNKNOWN if result is None else _ended(result)
+                return JobStatus.UNKNOWN if result is None else status_of_stored_result(result)
 
     def _foreign(self) -> JobDead:
         # Another client wrote a result under this id, or a worker of another contract did.
         return JobDead("undecodable", "the stored result is not a reply of this contract", self.job_id)
-
-
-def _ended(data: bytes) -> JobStatus:
-    try:
-        error = decode_result(data).error
-    except WireError:
-        return JobStatus.DEAD  # as in `JobHandle.result`
-    match error:
-        case None:
-            return JobStatus.DONE
-        case JobRejected():
-            return JobStatus.REJECTED
-        case JobCancelled():
-            return JobStatus.CANCELLED
-        case _:
-            return JobStatus.DEAD

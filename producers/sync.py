@@ -9,7 +9,8 @@ from typing import Any, Generic, Self, TypeVar, Unpack
 
 from producers import keys
 from producers._encoding import Options, Request
-from producers.handle import JobHandle, JobStatus
+from producers.handle import JobHandle
+from producers.job_status import JobStatus
 from producers.messages import Deleted, Message, Post, Reply, User
 from producers.producer import Producer
 

@@ -17,7 +17,8 @@ from producers.errors import (
     RedisUnavailable,
     ResultTimeout,
 )
-from producers.handle import JobHandle, JobStatus
+from producers.handle import JobHandle
+from producers.job_status import JobStatus
 from producers.producer import Producer
 
 

@@ -543,7 +543,7 @@ async def stage(desk: Desk, redis_url: str, logging_kept: None) -> AsyncIterator
 
 async def test_a_job_that_is_cancelled_leaves_the_rest_of_its_batch_to_be_done(stage: Stage) -> None:
     async with stage.at_work() as (_, keeper):
-        assert await stage.jobs[5].cancel() is JobStatus.RUNNING
+        assert await stage.jobs[5].cancel() is JobStatus.CLAIMED
         await keeper.execute("ROLLBACK")
         await stage.desk.eventually(stage.all_ended)
 

@@ -233,7 +233,7 @@ async def test_cancelling_the_holder_of_an_ordering_key_unparks_the_next_job(sta
     assert await second.cancel() is JobStatus.CANCELLED
 
     assert await stage.redis.hget(keys.holders(QUEUE), "k") == third.job_id.encode()  # type: ignore[misc]
-    assert await third.status() is JobStatus.QUEUED
+    assert await third.status() is JobStatus.DUE
     assert (await stage.redis.zscore(QUEUE, third.job_id) or PARKED_MS) < PARKED_MS
     await burst(stage.settings)
     assert await stage.users() == ["cyd"]
@@ -261,7 +261,7 @@ async def test_a_running_job_is_rolled_back_when_it_is_cancelled(stage: Stage) -
     async with stage.locked("LOCK TABLE users IN ACCESS EXCLUSIVE MODE"), working(stage.settings):
         await stage.waiting_for_a_lock()
 
-        assert await job.cancel() is JobStatus.RUNNING
+        assert await job.cancel() is JobStatus.CLAIMED
 
         await stage.cancelled(job)
     assert await stage.users() == []
@@ -294,7 +294,7 @@ async def test_a_job_whose_commit_has_begun_is_done_although_it_is_cancelled(sta
             await stage.waiting_for_a_lock()
 
             # When the job is cancelled
-            assert await job.cancel() is JobStatus.RUNNING
+            assert await job.cancel() is JobStatus.CLAIMED
 
         # Then it is done, and the request is gone
         assert (await job.result(PATIENCE_SECONDS)).username == "ada"
@@ -311,9 +311,9 @@ async def test_a_job_claimed_ahead_is_cancelled_before_it_begins(stage: Stage) -
     async with working(settings):
         async with stage.locked("LOCK TABLE users IN ACCESS EXCLUSIVE MODE"):
             await stage.waiting_for_a_lock()
-            await stage.status_is(second, JobStatus.RUNNING)
+            await stage.status_is(second, JobStatus.CLAIMED)
 
-            assert await second.cancel() is JobStatus.RUNNING
+            assert await second.cancel() is JobStatus.CLAIMED
 
         assert (await first.result(PATIENCE_SECONDS)).username == "ada"
         await stage.cancelled(second)
@@ -332,7 +332,7 @@ async def test_a_job_that_waits_for_its_next_attempt_is_cancelled_without_it(sta
     await stage.redis.zincrby(QUEUE, 3_600_000, job.job_id)
 
     # When it is cancelled, then the next worker cancels it at once
-    assert await job.cancel() is JobStatus.QUEUED
+    assert await job.cancel() is JobStatus.DUE
     async with working(stage.settings):
         await stage.cancelled(job)
     assert await stage.users() == []
@@ -350,7 +350,7 @@ async def test_a_job_released_after_its_commit_is_done_although_it_is_cancelled(
     await stage.redis.zadd(QUEUE, {job.job_id: 1})
 
     # When it is cancelled, then its result is the outcome in the ledger
-    assert await job.cancel() is JobStatus.QUEUED
+    assert await job.cancel() is JobStatus.DUE
     await burst(stage.settings)
     assert (await job.result(PATIENCE_SECONDS)).username == "ada"
     assert await stage.ledger(job) == ("done", None)
@@ -361,9 +361,9 @@ async def test_a_released_job_counts_as_claimed(stage: Stage) -> None:
     job = await stage.enqueue()
     async with stage.locked("LOCK TABLE users IN ACCESS EXCLUSIVE MODE"), working(stage.settings):
         await stage.waiting_for_a_lock()
-    assert await job.status() is JobStatus.QUEUED
+    assert await job.status() is JobStatus.DUE
 
-    assert await job.cancel() is JobStatus.QUEUED
+    assert await job.cancel() is JobStatus.DUE
 
     await burst(stage.settings)
     await stage.cancelled(job)
@@ -400,7 +400,7 @@ async def test_cancelling_is_refused_and_changes_nothing_when_a_key_has_another_
 
     assert await stage.redis.zscore(QUEUE, job.job_id) is not None
     assert await stage.redis.exists(keys.job(job.job_id)) == 1
-    assert await job.status() is JobStatus.QUEUED
+    assert await job.status() is JobStatus.DUE
 
 
 async def test_a_worker_runs_jobs_although_the_cancel_set_has_another_type(stage: Stage) -> None:

@@ -290,7 +290,7 @@ async def test_a_replayed_job_has_its_effect_once_under_its_own_id(stage: Stage,
     assert (code, json.loads(out)) == (
         0, {"replayed": 1, "not_there": 0, "no_payload": 0, "queued": 0, "others": {}},
     )  # fmt: skip
-    assert await job.status() is JobStatus.QUEUED
+    assert await job.status() is JobStatus.DUE
     await burst(stage.settings)
     assert (await job.outcome(5)).t == 1
     assert (await job.result(5)).username == "ada"

@@ -212,7 +212,7 @@ async def test_the_url_and_the_queue_can_be_others(
     async with Producer(queue="other") as producer:
         job = await producer.delete_user(1)
 
-        assert await job.status() is JobStatus.QUEUED
+        assert await job.status() is JobStatus.DUE
     assert await redis.zscore("other", job.job_id) is not None
     assert await queued(redis) == []
 
@@ -403,7 +403,7 @@ async def test_an_enqueue_waits_for_a_redis_that_comes_back(tmp_path: Path) -> N
             await asyncio.to_thread(server.start)
 
             assert (await waiting).accepted
-            assert await handle.status() is JobStatus.QUEUED
+            assert await handle.status() is JobStatus.DUE
 
 
 async def test_a_lost_answer_is_unconfirmed_and_repeating_is_accepted_exactly_once(proxy: Proxy, redis: Redis) -> None:
@@ -514,9 +514,9 @@ async def test_connections_that_the_server_ended_are_replaced(producer: Producer
 
 async def test_a_job_is_followed_from_the_queue_to_its_reply(producer: Producer, redis: Redis) -> None:
     job = await producer.create_user(email="a@example.com", username="a", hashed_password=HASH)
-    assert await job.status() is JobStatus.QUEUED
+    assert await job.status() is JobStatus.DUE
     await redis.set(keys.in_progress(job.job_id), "token")
-    assert await job.status() is JobStatus.RUNNING
+    assert await job.status() is JobStatus.CLAIMED
     waiting = asyncio.create_task(job.result(timeout=PATIENCE_SECONDS))
 
     said = {"id": 1, "email": "a@example.com", "username": "a", "is_active": True, "created_at": "2025-01-01T00:00:00Z"}
@@ -618,7 +618,7 @@ async def test_a_stock_arq_client_enqueues_what_ours_can_follow(
     envelope = wire.decode(await redis.get(keys.job("import-1@user:1")) or b"")
     assert (envelope.f, envelope.k, envelope.v) == ("delete_user", {"user_id": 1}, 1)
     ours = producer.job("import-1@user:1", Deleted)
-    assert await ours.status() is JobStatus.QUEUED
+    assert await ours.status() is JobStatus.DUE
     assert (await producer.delete_user(1, idempotency_key="import-1")).accepted is False
     await settle(redis, "import-1@user:1", {"deleted": True})
     assert (await ours.result(timeout=PATIENCE_SECONDS)).deleted is True
@@ -669,4 +669,4 @@ async def test_any_client_can_enqueue_by_the_two_steps_of_the_wire(producer: Pro
     then = await producer.enqueue(CreatePost(author_id=1, title="t", content="c"))
 
     assert await queued(redis) == ["from-elsewhere@user:1", then.job_id]
-    assert await producer.job("from-elsewhere@user:1", Deleted).status() is JobStatus.QUEUED
+    assert await producer.job("from-elsewhere@user:1", Deleted).status() is JobStatus.DUE

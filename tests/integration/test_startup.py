@@ -166,7 +166,7 @@ async def test_a_worker_waits_for_the_migration_and_then_starts(stage: Stage, lo
 
             # Then: it logs once what it waits for.
             assert await stage.query("SELECT to_regclass('users') IS NULL")
-            assert await job.status() is JobStatus.QUEUED
+            assert await job.status() is JobStatus.DUE
             (reason,) = reasons(lines(), "migration_awaited")
             assert "run `worker migrate`" in reason
 
@@ -186,7 +186,7 @@ async def test_a_newer_database_is_used_only_when_this_worker_can(stage: Stage, 
             await stage.checked(3)
             (reason,) = reasons(lines(), "migration_awaited")
             assert "run a newer worker" in reason
-            assert await job.status() is JobStatus.QUEUED
+            assert await job.status() is JobStatus.DUE
 
             await stage.query(SET_VERSION, "0003_needs_0001")
 

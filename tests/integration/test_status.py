@@ -110,7 +110,7 @@ async def test_a_running_job_is_in_flight_and_its_worker_is_there(
         job = await producer.enqueue(user("ada"))
 
         async def runs() -> bool:
-            return bool(worker._lanes.running) and await job.status() is JobStatus.RUNNING
+            return bool(worker._lanes.running) and await job.status() is JobStatus.CLAIMED
 
         await eventually(runs)
 

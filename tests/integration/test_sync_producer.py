@@ -89,7 +89,7 @@ def test_every_job_can_be_enqueued(producer: SyncProducer, client: redis.Redis) 
 
 def test_a_job_is_followed_to_its_reply(producer: SyncProducer, client: redis.Redis) -> None:
     job = producer.delete_user(1, idempotency_key="a")
-    assert job.status() is JobStatus.QUEUED
+    assert job.status() is JobStatus.DUE
     with pytest.raises(ResultTimeout):
         job.result(timeout=0.02)
 

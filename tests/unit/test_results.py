@@ -224,10 +224,10 @@ async def test_trouble_with_redis_is_outlived_and_told_when_the_time_is_over(
     [
         (None, False, JobStatus.UNKNOWN),
         (None, True, JobStatus.UNKNOWN),
-        (1.0, False, JobStatus.QUEUED),
+        (1.0, False, JobStatus.DUE),
         (FAR_MS, False, JobStatus.DEFERRED),
-        (FAR_MS, True, JobStatus.RUNNING),
-        (1e15, False, JobStatus.QUEUED),  # parked behind another job of its ordering key
+        (FAR_MS, True, JobStatus.CLAIMED),
+        (1e15, False, JobStatus.PARKED),  # parked behind another job of its ordering key
     ],
 )
 async def test_a_status_is_where_the_job_is(
