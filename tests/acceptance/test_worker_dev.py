@@ -1,4 +1,4 @@
-"""`worker dev`: real servers and a worker in one process, used from outside, and gone when it ends."""
+"""`worker dev` runs servers and a worker for other processes, and leaves nothing behind."""
 
 import json
 import re
@@ -18,14 +18,14 @@ CREATE_USER = (*PRODUCERS, "create-user", "--hashed-password", "-", "--wait", "2
 
 
 def started(worker: Running) -> dict[str, str]:
-    """The variables that it has printed for other terminals."""
+    """The variables that the command prints for other terminals."""
     variables = dict(PRINTED.findall(worker.wait_for("worker_started")))
     assert variables.keys() == {"DATABASE_URL", "REDIS_URL"}
     return variables
 
 
 def create_user(name: str, variables: dict[str, str]) -> dict[str, Any]:
-    """The reply to a job that another process enqueues, as another terminal would."""
+    """Enqueue a job from another process, and return its reply."""
     words = ("--username", name, "--email", f"{name}@example.com")
     done = run(*CREATE_USER, *words, variables={"REDIS_URL": variables["REDIS_URL"]}, text=HASH)
     assert done.returncode == 0, done.stderr
@@ -36,7 +36,7 @@ def create_user(name: str, variables: dict[str, str]) -> dict[str, Any]:
 
 
 def listening(variables: dict[str, str]) -> list[str]:
-    """The names of the variables whose server takes connections."""
+    """The names of the variables whose server accepts connections."""
     found = []
     for name, url in variables.items():
         with socket.socket() as probe:
@@ -46,34 +46,37 @@ def listening(variables: dict[str, str]) -> list[str]:
     return found
 
 
-def test_ephemeral_runs_jobs_of_other_processes_and_leaves_nothing_at_sigterm(reachable: Path) -> None:
+@pytest.mark.parametrize(("by", "code"), [(signal.SIGTERM, 0), (signal.SIGHUP, 129)])
+def test_ephemeral_dev_runs_jobs_and_leaves_nothing_after_a_signal(
+    reachable: Path, by: signal.Signals, code: int
+) -> None:
     with Running((*DEV, "--ephemeral"), {"TMPDIR": str(reachable)}) as worker:
-        # Given the URLs that it printed
+        # given the URLs that it printed
         variables = started(worker)
         assert listening(variables) == ["DATABASE_URL", "REDIS_URL"]
         assert list(reachable.glob("userpost-worker-*/*")) != []
 
-        # When another process enqueues a job, then it is done, and the row is there
+        # when another process enqueues a job, then it is done, and the row exists
         reply = create_user("ada", variables)
         rows = Place(variables["DATABASE_URL"], variables["REDIS_URL"]).sql("SELECT id, username FROM users")
         assert rows == [(reply["id"], "ada")]
 
-        # When it is told to stop, then it ends with 0, and neither servers nor data are left
-        assert worker.stop(signal.SIGTERM) == 0
+        # when it receives the signal, then neither servers nor data are left
+        assert worker.stop(by) == code
         assert listening(variables) == []
         assert list(reachable.glob("userpost-worker-*/postgresql")) == []
 
 
-def test_kept_data_is_there_again_and_a_second_one_beside_it_is_refused(kept: Path) -> None:
+def test_dev_keeps_data_and_refuses_a_second_one_in_its_folder(kept: Path) -> None:
     folder = ("--folder", str(kept))
     with Running((*DEV, *folder)) as worker:
         variables = started(worker)
         reply = create_user("kept", variables)
 
-        # When a second one is started on the same data
+        # when a second one is started on the same data
         second = run(*DEV, *folder)
 
-        # Then it says who has it and what to do, and the first goes on
+        # then it names the process that holds it and the way out, and the first one continues
         assert second.returncode == 2
         assert second.stdout == ""
         assert f"servers are already running in {kept}, held by process {worker.process.pid}" in second.stderr
@@ -81,22 +84,22 @@ def test_kept_data_is_there_again_and_a_second_one_beside_it_is_refused(kept: Pa
         assert "Traceback" not in second.stderr
         assert create_user("beside", variables)["id"] == reply["id"] + 1
 
-        # When it is interrupted, then it ends with 0, and no server is left
+        # when the first one is interrupted, then it ends with 0, and no server is left
         assert worker.stop(signal.SIGINT) == 0
         assert listening(variables) == []
 
-    # When it is started again, then the URLs and the data are those of before
+    # when it is started again, then the URLs and the data are the same
     with Running((*DEV, *folder)) as worker:
         assert started(worker) == variables
         assert ("kept",) in Place(variables["DATABASE_URL"], "").sql("SELECT username FROM users")
         assert worker.stop() == 0
 
 
-@pytest.mark.parametrize("by", [signal.SIGTERM, signal.SIGINT])
-def test_told_to_stop_while_it_starts_it_leaves_nothing(reachable: Path, by: signal.Signals) -> None:
+@pytest.mark.parametrize("by", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP], ids=lambda by: by.name)
+def test_dev_leaves_nothing_after_a_signal_during_its_start(reachable: Path, by: signal.Signals) -> None:
     with Running((*DEV, "--ephemeral"), {"TMPDIR": str(reachable)}) as worker:
-        # Given that its servers are being made
-        eventually(lambda: list(reachable.glob("userpost-worker-*/postgresql/.new-*")))
+        # given that its data folder is being created
+        eventually(lambda: list(reachable.glob("userpost-worker-*/postgresql/.new-*")), hint=worker.output)
 
         code = worker.stop(by)
 
@@ -105,7 +108,7 @@ def test_told_to_stop_while_it_starts_it_leaves_nothing(reachable: Path, by: sig
         assert list(reachable.glob("userpost-worker-*/postgresql")) == []
 
 
-def test_folder_and_ephemeral_exclude_each_other(reachable: Path) -> None:
+def test_dev_refuses_a_folder_with_ephemeral(reachable: Path) -> None:
     done = run(*DEV, "--ephemeral", "--folder", str(reachable))
 
     assert (done.returncode, done.stdout) == (2, "")

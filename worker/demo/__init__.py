@@ -1,4 +1,4 @@
-"""`worker demo`: the main job end to end, for people who want to see it before they believe it."""
+"""`worker demo`: a mixed load, run end to end and compared with the database."""
 
 from worker.demo.run import run
 

@@ -1,6 +1,6 @@
-"""Which jobs the demo sends, what each must come to, and what the database must hold in the end.
+"""The jobs of the demo, their expected outcomes, and the expected content of the database.
 
-They come in three waves, since posts need users and changes need both.
+They come in three waves, because posts need users and changes need both.
 """
 
 from dataclasses import dataclass
@@ -20,74 +20,78 @@ from producers import (
 )
 from producers.fields import MAX_ID
 
-# Any encoded hash will do; making a real one for each user would take longer than all the jobs.
+# A valid encoding of a made-up hash: to compute one for each user would take longer than all the jobs.
 HASH = "$argon2id$v=19$m=65536,t=3,p=4$ZGVtby1zYWx0LTE2Ynl0ZQ$" + "A" * 43
-TEXT = "Lorem ipsum dolor sit amet. " * 8
-RETITLED = "Retitled"
+CONTENT = "Lorem ipsum dolor sit amet. " * 8
+NEW_TITLE = "Retitled"
 
 
 @dataclass(frozen=True)
-class Step:
-    """A job and the outcome that it must come to."""
+class PlannedJob:
+    """A job and whether it is expected to be done or rejected."""
 
     message: Message[Any]
     done: bool = True
 
 
 class Plan:
-    """Which jobs are sent, and what the database must hold after them.
+    """The jobs of one run, and the rows that must exist after them.
 
-    Half of the users are deleted in the end, and with them their posts. Of the rest, each user and post is changed
-    or deleted at most once, so that what comes out depends on no order.
+    At the end, every second user is deleted, and the posts of that user with it. Each of the other users and posts is
+    changed or deleted at most once, so the result does not depend on the order of the jobs.
     """
 
     def __init__(self, jobs: int, name: str) -> None:
         self.jobs = jobs
         self.name = name
         self.creations = jobs * 3 // 10
-        self.refusals = jobs // 50
+        self.rejections = jobs // 50
         self.renamed = 0
         self.retitled = 0
         self.users_left = self.creations
         self.posts_left = self.creations
 
-    def users(self) -> list[Step]:
-        return [Step(self._user(number)) for number in range(self.creations)]
+    def users(self) -> list[PlannedJob]:
+        """Users with distinct names."""
+        return [PlannedJob(self._user(number)) for number in range(self.creations)]
 
-    def posts(self, users: list[int]) -> list[Step]:
-        """Posts, every second one by a user who will be deleted; some by nobody; and users whose name is taken."""
-        kept, doomed = users[::2], users[1::2]
-        steps = [
-            Step(CreatePost(author_id=authors[number // 2 % len(authors)], title=f"Post {number}", content=TEXT))
-            for number, authors in zip(range(self.creations), cycle((kept, doomed)), strict=False)
+    def posts(self, users: list[int]) -> list[PlannedJob]:
+        """Posts, every second one by a user who will be deleted; posts of missing users; users with a taken name."""
+        kept, deleted = users[::2], users[1::2]
+        posts = [
+            CreatePost(author_id=authors[number // 2 % len(authors)], title=f"Post {number}", content=CONTENT)
+            for number, authors in zip(range(self.creations), cycle((kept, deleted)), strict=False)
         ]
-        steps += [Step(CreatePost(author_id=MAX_ID, title="By nobody", content=""), done=False)] * self.refusals
-        steps += [Step(self._user(number), done=False) for number in range(self.refusals)]
-        return steps
+        jobs = [PlannedJob(post) for post in posts]
+        jobs += [PlannedJob(CreatePost(author_id=MAX_ID, title="No author", content=""), False)] * self.rejections
+        jobs += [PlannedJob(self._user(number), False) for number in range(self.rejections)]
+        return jobs
 
-    def changes(self, users: list[int], posts: list[int]) -> list[Step]:
-        kept, doomed = users[::2], users[1::2]
+    def changes(self, users: list[int], posts: list[int]) -> list[PlannedJob]:
+        """Updates and deletions, and the same for rows that do not exist."""
+        kept, deleted = users[::2], users[1::2]
         kept_posts = posts[::2]
-        left = self.jobs - 2 * self.creations - 2 * self.refusals - len(doomed)
-        rename = kept[: left // 4]
-        retitle = kept_posts[::2][: left // 4]
-        drop = kept_posts[1::2][: left // 4]
-        steps = [Step(UpdateUser(user_id=user, changes=UserChanges(username=f"{self.name}+{user}"))) for user in rename]
-        steps += [Step(UpdatePost(post_id=post, changes=PostChanges(title=RETITLED))) for post in retitle]
-        steps += [Step(DeletePost(post_id=post)) for post in drop]
-        steps += [Step(DeleteUser(user_id=user)) for user in doomed]
-        # What is not there cannot be changed; deleting it is no error.
-        absent: list[Step] = [
-            Step(UpdateUser(user_id=MAX_ID, changes=UserChanges(is_active=False)), done=False),
-            Step(UpdatePost(post_id=MAX_ID, changes=PostChanges(title=RETITLED)), done=False),
-            Step(DeleteUser(user_id=MAX_ID)),
-            Step(DeletePost(post_id=MAX_ID)),
+        left = self.jobs - 2 * self.creations - 2 * self.rejections - len(deleted)
+        renamed = kept[: left // 4]
+        retitled = kept_posts[::2][: left // 4]
+        dropped = kept_posts[1::2][: left // 4]
+        messages: list[Message[Any]] = [
+            *(UpdateUser(user_id=user, changes=UserChanges(username=f"{self.name}+{user}")) for user in renamed),
+            *(UpdatePost(post_id=post, changes=PostChanges(title=NEW_TITLE)) for post in retitled),
+            *(DeletePost(post_id=post) for post in dropped),
+            *(DeleteUser(user_id=user) for user in deleted),
         ]
-        steps += islice(cycle(absent), left - len(rename) - len(retitle) - len(drop))
-        self.renamed, self.retitled = len(rename), len(retitle)
-        self.users_left = len(kept)
-        self.posts_left = len(kept_posts) - len(drop)
-        return steps
+        # A missing row cannot be updated. To delete it is no error.
+        missing = [
+            PlannedJob(UpdateUser(user_id=MAX_ID, changes=UserChanges(is_active=False)), False),
+            PlannedJob(UpdatePost(post_id=MAX_ID, changes=PostChanges(title=NEW_TITLE)), False),
+            PlannedJob(DeleteUser(user_id=MAX_ID)),
+            PlannedJob(DeletePost(post_id=MAX_ID)),
+        ]
+        self.renamed, self.retitled = len(renamed), len(retitled)
+        self.users_left, self.posts_left = len(kept), len(kept_posts) - len(dropped)
+        remaining = left - len(renamed) - len(retitled) - len(dropped)
+        return [*(PlannedJob(message) for message in messages), *islice(cycle(missing), remaining)]
 
     def _user(self, number: int) -> CreateUser:
         name = f"{self.name}-{number}"

@@ -1,4 +1,4 @@
-"""What came of the demo: tallies, truths of the database, and how they are shown."""
+"""The results of the demo, as a table, a summary and JSON."""
 
 import math
 from dataclasses import asdict, dataclass, field
@@ -8,56 +8,52 @@ from rich.table import Table
 
 
 @dataclass
-class Tally:
-    """What was asked of one kind of job, and what came back."""
+class JobCounts:
+    """The jobs of one type that were sent, and their outcomes."""
 
-    asked: int = 0
+    sent: int = 0
     done: int = 0
     rejected: int = 0
     dead: int = 0
     unexpected: int = 0
-    """Jobs whose outcome is not the one that they must come to."""
+    """Jobs with another outcome than the plan expects."""
 
 
 @dataclass(frozen=True)
-class Truth:
-    """A count in the database, as it must be and as it is."""
+class RowCount:
+    """A number of rows in the database, expected and found."""
 
     name: str
     expected: int
     found: int
 
-    @property
-    def holds(self) -> bool:
-        return self.expected == self.found
-
 
 @dataclass
 class Report:
-    """The whole run."""
+    """The results of one run."""
 
-    tallies: dict[str, Tally] = field(default_factory=dict)
+    jobs: dict[str, JobCounts] = field(default_factory=dict)
+    rows: list[RowCount] = field(default_factory=list)
     wait_ms: list[int] = field(default_factory=list)
     run_ms: list[int] = field(default_factory=list)
     first_done_seconds: float = 0.0
     busy_seconds: float = 0.0
-    """From the first job sent to the last outcome seen."""
-    truths: list[Truth] = field(default_factory=list)
-    trouble: str = ""
-    """Why the run could not be ended; empty when it was."""
+    """From the first job sent to the last outcome received."""
+    error: str = ""
+    """Why the run was not finished, or empty."""
 
     @property
     def accounted(self) -> bool:
-        """Whether every job came to the outcome that it must, and the database holds what it must."""
+        """Whether every job has its expected outcome, and the database its expected rows."""
         return (
-            bool(self.truths)
-            and all(truth.holds for truth in self.truths)
-            and not any(tally.unexpected for tally in self.tallies.values())
+            bool(self.rows)
+            and all(row.expected == row.found for row in self.rows)
+            and not any(counts.unexpected for counts in self.jobs.values())
         )
 
 
 def percentile(values: list[int], percent: float) -> int:
-    """The smallest value that at least this many percent of the values do not exceed; 0 of none.
+    """The smallest value that at least this percentage of the values do not exceed, or 0 if there are no values.
 
     >>> percentile([5, 1, 3], 50), percentile([5, 1, 3], 99), percentile([], 50)
     (3, 5, 0)
@@ -67,34 +63,37 @@ def percentile(values: list[int], percent: float) -> int:
 
 
 def table(report: Report) -> Table:
-    table = Table(title="What was asked, and what came of it", title_justify="left")
+    """The jobs by type and outcome, and the rows in the database."""
+    table = Table(title="Jobs and their outcomes", title_justify="left")
     table.add_column("job")
-    for name in ("asked", "done", "rejected", "dead", "unexpected"):
+    for name in ("sent", "done", "rejected", "dead", "unexpected"):
         table.add_column(name, justify="right")
-    for job, tally in report.tallies.items():
-        wrong = f"[red]{tally.unexpected}[/]" if tally.unexpected else "0"
-        table.add_row(job, str(tally.asked), str(tally.done), str(tally.rejected), str(tally.dead), wrong)
+    for job, counts in report.jobs.items():
+        unexpected = f"[red]{counts.unexpected}[/]" if counts.unexpected else "0"
+        table.add_row(job, str(counts.sent), str(counts.done), str(counts.rejected), str(counts.dead), unexpected)
     table.add_section()
-    for truth in report.truths:
-        colour = "green" if truth.holds else "red"
-        table.add_row(f"in the database: {truth.name}", str(truth.expected), f"[{colour}]{truth.found}[/]")
+    for row in report.rows:
+        colour = "green" if row.expected == row.found else "red"
+        table.add_row(f"in the database: {row.name}", str(row.expected), f"[{colour}]{row.found}[/]")
     return table
 
 
 def summary(report: Report) -> str:
+    """The verdict, the throughput and the latencies, in three lines."""
     figures = as_json(report)
-    wait, run_ = figures["wait_ms"], figures["run_ms"]
-    verdict = "[green]All is accounted for.[/]" if report.accounted else "[red]Not all is accounted for.[/]"
+    wait, run = figures["wait_ms"], figures["run_ms"]
+    verdict = "[green]Every job is accounted for.[/]" if report.accounted else "[red]Jobs are unaccounted for.[/]"
     return (
-        f"{verdict} {figures['jobs']} jobs in {figures['seconds']} s: {figures['jobs_per_second']} jobs/s; "
-        f"the first was done after {figures['first_done_seconds']} s.\n"
-        f"Waited (ms): p50 {wait['p50']}, p95 {wait['p95']}, p99 {wait['p99']}. "
-        f"Ran (ms): p50 {run_['p50']}, p95 {run_['p95']}, p99 {run_['p99']}."
+        f"{verdict} {figures['jobs']} jobs in {figures['seconds']} s ({figures['jobs_per_second']} jobs/s), "
+        f"the first one done after {figures['first_done_seconds']} s.\n"
+        f"Waiting time (ms): p50 {wait['p50']}, p95 {wait['p95']}, p99 {wait['p99']}.\n"
+        f"Run time (ms): p50 {run['p50']}, p95 {run['p95']}, p99 {run['p99']}."
     )
 
 
 def as_json(report: Report) -> dict[str, Any]:
-    jobs = sum(tally.asked for tally in report.tallies.values())
+    """The figures for programs."""
+    jobs = sum(counts.sent for counts in report.jobs.values())
     percents = (50, 95, 99)
     return {
         "accounted": report.accounted,
@@ -104,6 +103,6 @@ def as_json(report: Report) -> dict[str, Any]:
         "first_done_seconds": round(report.first_done_seconds, 2),
         "wait_ms": {f"p{percent}": percentile(report.wait_ms, percent) for percent in percents},
         "run_ms": {f"p{percent}": percentile(report.run_ms, percent) for percent in percents},
-        "by_job": {job: asdict(tally) for job, tally in report.tallies.items()},
-        "database": {truth.name: {"expected": truth.expected, "found": truth.found} for truth in report.truths},
+        "by_job": {job: asdict(counts) for job, counts in report.jobs.items()},
+        "database": {row.name: {"expected": row.expected, "found": row.found} for row in report.rows},
     }
