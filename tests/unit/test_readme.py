@@ -68,13 +68,6 @@ def test_links_to_a_section_name_one(document: str) -> None:
     assert {link[1:] for link in re.findall(r"\]\((#[^)]+)\)", page)} <= sections
 
 
-def test_files_and_folders_that_are_named_exist() -> None:
-    named = re.findall(r"`((?:producers|worker|tests|docs)/[\w./]*)`", README)
-    assert len(named) > 10
-
-    assert [path for path in named if not (ROOT / path).exists()] == []
-
-
 def test_every_error_of_producers_is_in_the_tree_and_no_other() -> None:
     tree = README.partition("### Errors")[2].partition("###")[0]
     drawn = set(re.findall(r"^    (?:[│├└ ]*── )?([A-Z]\w+)", tree, re.MULTILINE))
