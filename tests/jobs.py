@@ -7,9 +7,9 @@ from worker.model.job import ClaimedJob, Lease
 HASH = "$argon2id$v=19$m=65536,t=3,p=4$c29tZSBzYWx0IGhlcmU$bm90IGEgcmVhbCBoYXNoLCBvbmx5IGl0cyBmb3Jt"
 
 
-def user_fields(username: str = "ada", **changes: Any) -> dict[str, Any]:
-    """The fields of a `create_user` job."""
-    return {"email": f"{username}@example.com", "username": username, "hashed_password": HASH} | changes
+def user_fields(name: str = "ada", /, **changes: Any) -> dict[str, Any]:
+    """The fields of a job that creates a user of this name."""
+    return {"email": f"{name}@example.com", "username": name, "hashed_password": HASH} | changes
 
 
 def claimed_job(

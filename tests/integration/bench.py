@@ -43,11 +43,11 @@ class Bench:
     engines: list[AsyncEngine] = field(default_factory=list)
     delivered: set[str] = field(default_factory=set)
 
-    def job(self, username: str = "ada", *, job_id: str = "job-1", attempt: int = 1, **changes: Any) -> ClaimedJob:
+    def job(self, name: str = "ada", /, *, job_id: str = "job-1", attempt: int = 1, **changes: Any) -> ClaimedJob:
         """A delivery of a job that creates a user."""
         first = self.ledger_last and attempt == 1 and job_id not in self.delivered
         self.delivered.add(job_id)
-        return claimed_job(fields=user_fields(username, **changes), job_id=job_id, attempt=attempt, ledger_last=first)
+        return claimed_job(fields=user_fields(name, **changes), job_id=job_id, attempt=attempt, ledger_last=first)
 
     def transaction(
         self, create_user: Handler | None = None, *, sessions: Sessions | None = None, timeout_seconds: float = 20.0
