@@ -33,7 +33,7 @@ def test_a_row_is_a_nemesis_in_one_of_its_forms_and_the_last_is_all() -> None:
     assert "| kill, batches | 1 | 9,000 | 30 | 0 | 0 | 0 | 0 | 1.5 |" in rows
     assert "| reset | 1 | 10 | 1 | 2 | 1 | 1 | 1 | 15.0 |" in rows
     assert "| **all** | 3 | 10,010 | 43 | 2 | 1 | 1 | 1 | 15.0 |" in rows
-    assert "The promise is 15 s" in page(campaign(GOOD))
+    assert "the promise is 15 s" in page(campaign(GOOD))
 
 
 def test_a_failure_is_named_with_the_command_that_repeats_it() -> None:
