@@ -6,11 +6,11 @@ from types import FrameType
 
 
 def main() -> None:
-    """Run the command, or say which extra is missing: the base installation holds only the producers."""
-    # Until the worker listens for itself: being told to stop while it starts is no failure.
+    """Run the command, or name the missing extra: the base installation has only the producers."""
+    # Until the worker installs its own handler: a stop during the start is not a failure.
     signal.signal(signal.SIGTERM, _stop)
     try:
-        from worker.cli import app  # noqa: PLC0415  # what it needs may not be installed
+        from worker.cli import app  # noqa: PLC0415  # its requirements may not be installed
     except ModuleNotFoundError as error:
         if error.name in {"worker", "producers"}:
             raise

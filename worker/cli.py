@@ -26,21 +26,21 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
-    help="""Take jobs for users and posts from Redis and give them their effect in PostgreSQL, exactly once.
+    help="""Run the user and post jobs of a Redis queue on PostgreSQL, each exactly once.
 
-`worker demo` shows all of it in one go. `worker dev` brings its own PostgreSQL and Valkey.
+`worker demo` shows everything in one run. `worker dev` starts its own PostgreSQL and Valkey.
 `worker run` is for production and reads `DATABASE_URL`, `REDIS_URL` and `WORKER_…` from the environment.""",
 )
 
-Concurrency = Annotated[int | None, typer.Option(help="Sessions at once; default: `WORKER_CONCURRENCY`, or 16.")]
+Concurrency = Annotated[int | None, typer.Option(help="Concurrent sessions; default: `WORKER_CONCURRENCY`, or 16.")]
 BatchSize = Annotated[
-    int | None, typer.Option(help="Jobs of one kind that may share a session; default: `WORKER_BATCH_SIZE`, or 1.")
+    int | None, typer.Option(help="Jobs of one type that may share a session; default: `WORKER_BATCH_SIZE`, or 1.")
 ]
-Burst = Annotated[bool, typer.Option("--burst", help="End as soon as the queue is empty.")]
-Ephemeral = Annotated[bool, typer.Option("--ephemeral", help="Fresh servers on free ports; their data is removed.")]
+Burst = Annotated[bool, typer.Option("--burst", help="Stop when the queue is empty.")]
+Ephemeral = Annotated[bool, typer.Option("--ephemeral", help="Use new servers and delete their data at the end.")]
 Folder = Annotated[
     Path | None,
-    typer.Option(metavar="FOLDER", help="Keep the servers' data here; default: a folder of yours.", show_default=False),
+    typer.Option(metavar="FOLDER", help="The servers' data; default: a folder in your home.", show_default=False),
 ]
 
 
@@ -49,11 +49,11 @@ def run(
     concurrency: Concurrency = None,
     batch_size: BatchSize = None,
     burst: Burst = False,
-    processes: Annotated[int, typer.Option(min=1, max=256, help="Processes, each with sessions of its own.")] = 1,
+    processes: Annotated[int, typer.Option(min=1, max=256, help="Processes, each with its own sessions.")] = 1,
 ) -> None:
-    """Run jobs until SIGTERM. Needs `DATABASE_URL` and `REDIS_URL`.
+    """Run jobs until SIGTERM. Requires `DATABASE_URL` and `REDIS_URL`.
 
-    With `--processes`, each that dies is replaced, and SIGTERM stops them all.
+    With `--processes`, a process that dies is replaced, and SIGTERM stops all of them.
     """
     settings = settings_from(concurrency=concurrency, batch_size=batch_size)
     if processes == 1:
@@ -71,9 +71,9 @@ def dev(
     ephemeral: Ephemeral = False,
     folder: Folder = None,
 ) -> None:
-    """Run jobs on a PostgreSQL and a Valkey of its own, and print their URLs for other terminals.
+    """Start a PostgreSQL and a Valkey, print their URLs for other terminals, and run jobs.
 
-    The data stays between runs, unless `--ephemeral`.
+    The data is kept between runs, except with `--ephemeral`.
     """
     with ExitStack() as stack:
         urls = _embedded(stack, folder, ephemeral=ephemeral)
@@ -81,7 +81,7 @@ def dev(
             concurrency=concurrency,
             DATABASE_URL=urls["DATABASE_URL"],
             REDIS_URL=urls["REDIS_URL"],
-            log_format=None if "WORKER_LOG_FORMAT" in os.environ else _format_for_people(),
+            log_format=None if "WORKER_LOG_FORMAT" in os.environ else _terminal_log_format(),
         )
         for name, url in urls.items():
             typer.echo(f"export {name}={url}")
@@ -93,14 +93,14 @@ def dev(
 
 @app.command()
 def demo(
-    jobs: Annotated[int, typer.Option(min=20, max=1_000_000, help="How many jobs, of all six kinds.")] = 2000,
+    jobs: Annotated[int, typer.Option(min=20, max=1_000_000, help="Number of jobs, of all six types.")] = 2000,
     concurrency: Concurrency = None,
     ephemeral: Ephemeral = False,
     folder: Folder = None,
 ) -> None:
-    """Run a mixed load of all six jobs end to end on real servers, and check it against the database.
+    """Run a mixed load of all six job types end to end on real servers, and check it against the database.
 
-    Ends with 0 only if every job is accounted for.
+    Exits with 0 only if every job is accounted for.
     """
     with ExitStack() as stack:
         urls = _embedded(stack, folder, ephemeral=ephemeral)
@@ -113,7 +113,7 @@ def demo(
 
 @app.command()
 def check() -> None:
-    """Say whether PostgreSQL, Redis and a worker of the queue are there. Ends with 0 when all are."""
+    """Check that PostgreSQL, Redis and a worker of the queue answer. Exits with 0 when all do."""
     problems = asyncio.run(health.find_problems(settings_from()))
     for problem in problems:
         errors.print(problem, soft_wrap=True)
@@ -131,16 +131,16 @@ def contract() -> None:
 @app.command()
 def dashboard(
     host: Annotated[
-        str, typer.Option(help="Where to listen; anything but loopback needs `WORKER_DASHBOARD_TOKEN`.")
+        str, typer.Option(help="Address to listen on; any but loopback requires `WORKER_DASHBOARD_TOKEN`.")
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=1, max=65535, help="The port.")] = 8090,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 8090,
     allow_actions: Annotated[
-        bool, typer.Option("--allow-actions", help="Let dead letters be replayed and purged, too.")
+        bool, typer.Option("--allow-actions", help="Allow replaying and purging dead letters.")
     ] = False,
 ) -> None:
-    """Serve a web page that shows how the queue stands: live figures, jobs, dead letters and the schedule.
+    """Serve a web page with the state of the queue: live figures, jobs, dead letters and the schedule.
 
-    Anybody on this machine may look at it, unless `WORKER_DASHBOARD_TOKEN` is set.
+    Anyone on this machine can open it, unless `WORKER_DASHBOARD_TOKEN` is set.
     """
     try:
         from worker.commands import dashboard as page  # noqa: PLC0415  # an extra
@@ -160,7 +160,7 @@ def _run(settings: Settings, *, burst: bool = False) -> None:
     try:
         worker_app.run(settings, burst=burst)
     except RedisError as error:
-        stop(f"Redis is away: {error}; no job is lost: start the worker again when Redis is back", code=1)
+        stop(f"Redis does not answer: {error}; no job is lost: start the worker again when Redis is back", code=1)
 
 
 def _supervise(settings: Settings, processes: int, options: list[str], *, once: bool) -> int:
@@ -174,8 +174,8 @@ def _embedded(stack: ExitStack, folder: Path | None, *, ephemeral: bool) -> dict
     from worker.embedded import EmbeddedError, EmbeddedServers  # noqa: PLC0415  # an extra, for development only
 
     if folder is not None and ephemeral:
-        stop("give --folder or --ephemeral: data is either kept or removed")
-    # Until a worker takes the signal itself: what was started is ended, and what was made is removed.
+        stop("give either --folder or --ephemeral: data is kept or deleted")
+    # Until a worker handles the signal itself, exit by an exception, so that the servers are stopped and cleaned up.
     signal.signal(signal.SIGTERM, _terminated)
     signal.signal(signal.SIGHUP, _terminated)  # the terminal was closed
     try:
@@ -189,5 +189,5 @@ def _terminated(signum: int, _frame: object) -> NoReturn:
     raise SystemExit(128 + signum)
 
 
-def _format_for_people() -> str:
+def _terminal_log_format() -> str:
     return "console" if sys.stdout.isatty() else "json"

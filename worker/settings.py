@@ -1,4 +1,4 @@
-"""The environment, read once and checked. Defaults live here and nowhere else."""
+"""The settings of a worker, read from the environment and checked. Their defaults are here."""
 
 from datetime import UTC, tzinfo
 from typing import Annotated, Any, Literal, Self, get_args, get_origin
@@ -16,22 +16,22 @@ SHORTEST_TOKEN = 16
 
 
 class SettingsError(Exception):
-    """The environment is wrong. One line a variable: its name, what was given, what is allowed."""
+    """A variable is wrong. The text has one line for each: its name, its value and what is allowed."""
 
 
 def _redis_url(url: SecretStr) -> SecretStr:
     try:
         parts = urlsplit(url.get_secret_value())
-        _ = parts.port  # is read, and may be wrong, only now
+        _ = parts.port  # parsed only when it is read
     except ValueError:
-        # Its text repeats what it took for a host or a port: a part of the password, if that was not escaped.
+        # The text of the error repeats a host or port, which is a part of the password if that was not escaped.
         raise ValueError("not a Redis URL: redis://:password@host:6379/0") from None
     if parts.scheme not in {"redis", "rediss", "unix"}:
         raise ValueError("must be a redis://, rediss:// or unix:// URL")
     try:
-        connect(url.get_secret_value(), queue=keys.DEFAULT_QUEUE)  # opens nothing, but reads the options
+        connect(url.get_secret_value(), queue=keys.DEFAULT_QUEUE)  # parses the options, opens no connection
     except ValueError:
-        raise ValueError("not a Redis URL, or one with an option that there is not") from None
+        raise ValueError("not a Redis URL, or it has an unknown option") from None
     return url
 
 
@@ -50,17 +50,17 @@ def _timezone(name: str) -> str:
     try:
         zone(name)
     except (ZoneInfoNotFoundError, ValueError, OSError):
-        raise ValueError("is no time zone that this machine knows") from None
+        raise ValueError("is not a time zone of this machine") from None
     return name
 
 
 def zone(name: str) -> tzinfo:
-    """The time zone of this name. UTC needs no database of time zones."""
+    """The time zone of this name. UTC needs no time zone database."""
     return UTC if name == "UTC" else ZoneInfo(name)
 
 
 class Settings(BaseSettings):
-    """What the environment says. `Settings.load()` reads it; the fields' descriptions are the README's table."""
+    """The settings, read by `Settings.load()`. The README's table is generated from the descriptions."""
 
     model_config = SettingsConfigDict(env_prefix="WORKER_", frozen=True, extra="ignore", hide_input_in_errors=True)
 
@@ -71,25 +71,25 @@ class Settings(BaseSettings):
         validation_alias="REDIS_URL", description="Redis or Valkey: `redis://:password@host:6379/0`"
     )
     queue: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:-]{0,63}$")] = Field(
-        keys.DEFAULT_QUEUE, description="the queue's name, which is its key in Redis"
+        keys.DEFAULT_QUEUE, description="the queue's name, which is also its Redis key"
     )
-    concurrency: Annotated[int, Field(ge=1, le=1000)] = Field(16, description="sessions at once, in each process")
+    concurrency: Annotated[int, Field(ge=1, le=1000)] = Field(16, description="concurrent sessions in each process")
     batch_size: Annotated[int, Field(ge=1, le=1000)] = Field(
-        1, description="jobs of one kind that may share a session and its transaction"
+        1, description="jobs of one type that may share a session and its transaction"
     )
     lease_seconds: Annotated[float, Field(ge=2, le=3600)] = Field(
-        10, description="how long a claim lasts unless renewed"
+        10, description="seconds that a claim lasts unless renewed"
     )
-    max_tries: Annotated[int, Field(ge=1, le=100)] = Field(5, description="tries before a job is dead")
-    job_timeout_seconds: Annotated[float, Field(gt=0, le=86_400)] = Field(30, description="how long one try may take")
+    max_tries: Annotated[int, Field(ge=1, le=100)] = Field(5, description="attempts before a job is dead")
+    job_timeout_seconds: Annotated[float, Field(gt=0, le=86_400)] = Field(30, description="time limit of one attempt")
     shutdown_grace_seconds: Annotated[float, Field(ge=0, le=3600)] = Field(
-        25, description="how long running jobs may go on after SIGTERM"
+        25, description="time for running jobs to finish after SIGTERM"
     )
     max_payload_bytes: Annotated[int, Field(ge=1024, le=64 * 1024 * 1024)] = Field(
         1024 * 1024, description="the largest payload that is read"
     )
     result_ttl_seconds: Annotated[int, Field(ge=1, le=31 * 86_400)] = Field(
-        3600, description="how long Redis keeps an outcome; the ledger keeps it for longer"
+        3600, description="how long Redis keeps a result; the ledger keeps the outcome longer"
     )
     ledger_retention_days: Annotated[int, Field(ge=1, le=3650)] = Field(
         14, description="how long the ledger keeps an outcome"
@@ -101,24 +101,24 @@ class Settings(BaseSettings):
         0, description="delete users inactive for longer than this many days; 0: never"
     )
     timezone: Annotated[str, AfterValidator(_timezone)] = Field(
-        "UTC", description="the time zone that scheduled jobs go by, such as `Europe/Paris`"
+        "UTC", description="the time zone of the schedule, such as `Europe/Paris`"
     )
     http_host: Annotated[str, Field(min_length=1, max_length=255)] = Field(
-        "127.0.0.1", description="the address that answers `/livez`, `/readyz` and `/metrics`"
+        "127.0.0.1", description="the address of `/livez`, `/readyz` and `/metrics`"
     )
     http_port: Annotated[int, Field(ge=0, le=65_535)] = Field(
-        0, description="the port of these; 0: they are off. Of several processes one answers"
+        0, description="the port of these; 0: off. Of several processes, one answers"
     )
     dashboard_token: Annotated[SecretStr | None, AfterValidator(_token)] = Field(
-        None, description="what one logs in with to `worker dashboard`, 16 characters or more; needed beyond loopback"
+        None, description="the log-in token of `worker dashboard`, 16 characters or more; required beyond loopback"
     )
     create_tables: bool = Field(
         True,
-        description="create the tables of an empty database at the start; `false`: wait for `worker migrate` instead",
+        description="create the tables of an empty database at the start; `false`: wait for `worker migrate`",
     )
     log_format: Literal["json", "console"] = Field("json", description="`json` or `console`")
     log_success_sample: Annotated[float, Field(ge=0, le=1)] = Field(
-        1, description="the part of the `job_done` lines that is written, such as `0.01`; all other lines always are"
+        1, description="the share of `job_done` lines that is logged, such as `0.01`; all other lines always are"
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="`debug`, `info`, `warning` or `error`"
@@ -126,7 +126,7 @@ class Settings(BaseSettings):
 
     @classmethod
     def load(cls, **values: Any) -> Self:
-        """Read the environment; `values` (by the variables' names) come before it.
+        """Read the environment. `values`, by the names of fields or URLs, override it.
 
         Raises:
             SettingsError: naming each wrong variable, what was given and what is allowed. Secrets are masked.
@@ -138,9 +138,9 @@ class Settings(BaseSettings):
 
     @property
     def timeouts(self) -> Timeouts:
-        """Limits for every connection to the database, none longer than the lease or the job may last."""
-        # asyncpg takes twice as long as it may wait for an answer until it gives a silent server up: that, too, must
-        # come before the job's own time is over, which would count as a try.
+        """Time limits of every database connection, none longer than the lease or the job's time limit."""
+        # asyncpg needs twice its limit to give up on a silent server. That must happen before the job's own time limit,
+        # which would count as a failed attempt.
         statement_seconds = min(8.0, self.job_timeout_seconds / 4)
         return Timeouts(
             lock_seconds=min(5.0, statement_seconds),
@@ -160,7 +160,7 @@ def variable(field: str) -> str:
 
 
 def allowed(field: str) -> str:
-    """What a field takes, in words.
+    """The allowed values of a field, in words.
 
     >>> allowed("concurrency"), allowed("log_format")
     ('a whole number from 1 to 1000', 'json or console')
@@ -175,8 +175,8 @@ def allowed(field: str) -> str:
     bounds = {name: bound for item in info.metadata for name in ("ge", "gt", "le") if (bound := _bound(item, name))}
     if "le" in bounds:
         kind = "a whole number" if info.annotation is int else "a number"
-        low = f"from {bounds['ge']}" if "ge" in bounds else f"above {bounds.get('gt', 0)}"
-        return f"{kind} {low} to {bounds['le']}"
+        low = f"from {bounds['ge']} to" if "ge" in bounds else f"above {bounds.get('gt', 0)} and up to"
+        return f"{kind} {low} {bounds['le']}"
     return info.description or ""
 
 
@@ -190,10 +190,10 @@ def _line(problem: Any) -> str:
     field = name.lower().removeprefix("worker_")
     name = variable(field)
     if problem["type"] == "missing":
-        return f"{name} is not set: export {name}=…, or run `worker dev`, which brings both servers along"
+        return f"{name} is not set: export {name}=…, or run `worker dev`, which starts both servers"
     if field not in Settings.model_fields:
-        return f"{name} is no setting of this worker"
+        return f"{name} is not a setting of this worker"
     if problem["type"] == "value_error":
         return f"{name}=…: {problem['msg'].removeprefix('Value error, ')}"
     given = "…" if name.endswith("_URL") else repr(str(problem.get("input"))[:60])
-    return f"{name}={given} is not allowed: it takes {allowed(field)}"
+    return f"{name}={given} is not allowed: expected {allowed(field)}"

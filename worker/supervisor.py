@@ -1,10 +1,10 @@
-"""Several worker processes as one: started together, each replaced when it dies, stopped together.
+"""Runs several worker processes as one: starts them together, replaces each that dies, stops them together.
 
-A process runs one event loop, which is one core; more cores take more processes. The supervisor does nothing else, and
-waits on one pipe for signals and deaths: no loop, no threads, nothing that a fork could copy half-way.
+A process runs one event loop and so uses one core; more cores need more processes. The supervisor only waits for
+signals and deaths, on one pipe. It has no event loop and no threads, so a fork copies no half-finished state.
 
-A service manager that signals every process of a service, not only this one, makes each worker see two signals, which
-ends the grace of the running jobs at once: with systemd, set `KillMode=mixed`.
+A service manager that signals every process of a service sends each worker two signals, and the second one ends the
+grace period of the running jobs at once. With systemd, set `KillMode=mixed`.
 """
 
 import ctypes
@@ -26,35 +26,35 @@ from worker.model.backoff import backoff_seconds
 log = structlog.get_logger("worker.supervisor")
 
 STEADY_SECONDS = 60.0
-"""A process that has lived for so long was started well: its next death is counted as the first."""
+"""After a process has run this long, its death counts as the first in a row."""
 FIRST_SECONDS = 1.0
 LONGEST_SECONDS = 30.0
 MARGIN_SECONDS = 25.0
-"""What a worker may take for its last settlements and good-byes, beyond the grace of its jobs."""
+"""Time for a worker's last settlements and for closing its connections, after the grace period of its jobs."""
 PR_SET_PDEATHSIG = 1
 
 
 @dataclass(slots=True)
 class Slot:
-    """A place for one process, whoever is in it."""
+    """A place for one process and for those that replace it."""
 
     number: int
     process: "subprocess.Popen[bytes] | None" = None
     started: float = 0.0
     deaths: int = 0
-    """How many in a row came soon after the start."""
+    """Deaths in a row, each soon after the start."""
     restart_at: float | None = None
-    """When the next process is started, by the monotonic clock; None: not."""
+    """When to start the next process, on the monotonic clock; None if none is due."""
 
 
 class Supervisor:
-    """Runs some processes of one command until told to stop, or until all have ended well if that is expected.
+    """Runs processes of one command until SIGTERM or SIGINT.
 
     Args:
-        command: what each process runs.
-        processes: how many.
-        stop_seconds: how long they may take to end after a signal, before they are killed.
-        once: they are expected to end by themselves, and are replaced only if they fail.
+        command: the command of each process.
+        processes: their number.
+        stop_seconds: time to end after a signal; a process that takes longer is killed.
+        once: the processes end by themselves, and only those that fail are replaced. The supervisor ends with the last.
     """
 
     def __init__(self, command: Sequence[str], *, processes: int, stop_seconds: float, once: bool = False) -> None:
@@ -64,44 +64,44 @@ class Supervisor:
         self._slots = [Slot(number) for number in range(1, processes + 1)]
         self._kill_at: float | None = None
         self._killed = False
-        self._well = True
+        self._succeeded = True
 
     def run(self) -> int:
         """Supervise from start to end, in the main thread.
 
         Returns:
-            0 when every process that was there at the end ended well, else 1.
+            0 if every process succeeded at the end, else 1.
         """
         try:
             with _signals() as wait:
                 for slot in self._slots:
                     self._start(slot)
-                while self._going_on():
+                while self._is_active():
                     for signum in wait(self._idle_seconds()):
-                        self._pass_on(signum)
+                        self._forward(signum)
                     self._reap()
-                    self._act_in_time()
+                    self._run_due()
         finally:
             for slot in self._slots:
-                if slot.process is not None:  # by a fault of our own
+                if slot.process is not None:  # only after an error in the supervisor itself
                     slot.process.terminate()
-        return 0 if self._well else 1
+        return 0 if self._succeeded else 1
 
     @property
     def _stopping(self) -> bool:
         return self._kill_at is not None
 
-    def _going_on(self) -> bool:
+    def _is_active(self) -> bool:
         return any(slot.process is not None or slot.restart_at is not None for slot in self._slots)
 
     def _idle_seconds(self) -> float | None:
-        """How long there is nothing to do unless something happens; None: for ever."""
+        """Seconds until the next restart or kill is due; None if none is."""
         times = [slot.restart_at for slot in self._slots if slot.restart_at is not None]
         if self._kill_at is not None:
             times.append(self._kill_at)
         return max(0.0, min(times) - time.monotonic()) if times else None
 
-    def _pass_on(self, signum: int) -> None:
+    def _forward(self, signum: int) -> None:
         if signum == signal.SIGCHLD:
             return
         again = self._stopping
@@ -111,7 +111,7 @@ class Supervisor:
         for slot in self._slots:
             slot.restart_at = None
             if slot.process is not None:
-                # Always this one: Python answers an early SIGINT with a traceback, and workers take both the same way.
+                # Not SIGINT: Python prints a traceback for one that comes early. Workers treat both alike.
                 slot.process.send_signal(signal.SIGTERM)
 
     def _reap(self) -> None:
@@ -128,20 +128,20 @@ class Supervisor:
             else:
                 log.info("process_ended", code=0, **ended)
             if self._stopping:
-                # Ended by the signal itself: the worker had not begun to listen for it, nor to work.
-                self._well = self._well and code in (0, -signal.SIGTERM)
+                # -SIGTERM: the worker had not installed its handler yet, and had not begun to work.
+                self._succeeded = self._succeeded and code in (0, -signal.SIGTERM)
             elif not (self._once and code == 0):
-                self._start_later(slot, lived_seconds)
+                self._schedule_start(slot, lived_seconds)
 
-    def _act_in_time(self) -> None:
+    def _run_due(self) -> None:
         now = time.monotonic()
         for slot in self._slots:
             if slot.restart_at is not None and slot.restart_at <= now:
                 self._start(slot)
         if self._kill_at is not None and self._kill_at <= now:
             if self._killed:
-                # Not even that ended them: the kernel holds them, and we cannot wait for it.
-                self._well = False
+                # SIGKILL did not end them either: they are stuck in the kernel, so stop waiting.
+                self._succeeded = False
                 self._slots.clear()
                 return
             for slot in self._slots:
@@ -151,8 +151,8 @@ class Supervisor:
             self._killed = True
             self._kill_at = now + MARGIN_SECONDS
 
-    def _start_later(self, slot: Slot, lived_seconds: float) -> None:
-        slot.deaths = deaths_in_a_row(slot.deaths, lived_seconds)
+    def _schedule_start(self, slot: Slot, lived_seconds: float) -> None:
+        slot.deaths = consecutive_deaths(slot.deaths, lived_seconds)
         slot.restart_at = time.monotonic() + restart_seconds(slot.deaths)
 
     def _start(self, slot: Slot) -> None:
@@ -162,13 +162,13 @@ class Supervisor:
             slot.process = subprocess.Popen(  # noqa: S603  # no shell, and the command is ours
                 self._command,
                 stdin=subprocess.DEVNULL,
-                # Out of reach of the terminal's Ctrl-C, which we pass on.
+                # A group of its own, out of reach of the terminal's Ctrl-C, which the supervisor forwards.
                 process_group=0,
-                preexec_fn=_end_with_us(),  # noqa: PLW1509  # there is one thread
+                preexec_fn=_die_with_parent(),  # noqa: PLW1509  # there is one thread
             )
         except OSError as error:  # no memory, or too many processes
-            log.error("process_not_started", process=slot.number, reason=error.strerror)  # noqa: TRY400  # it says all
-            self._start_later(slot, 0)
+            log.error("process_not_started", process=slot.number, reason=error.strerror)  # noqa: TRY400  # the reason is enough
+            self._schedule_start(slot, 0)
             return
         if slot.deaths:
             log.info("process_restarted", process=slot.number, pid=slot.process.pid, deaths=slot.deaths)
@@ -176,17 +176,17 @@ class Supervisor:
             log.info("process_started", process=slot.number, pid=slot.process.pid)
 
 
-def deaths_in_a_row(before: int, lived_seconds: float) -> int:
-    """How many deaths in a row it is, with one that came so long after the start.
+def consecutive_deaths(before: int, lived_seconds: float) -> int:
+    """Deaths in a row, with one more that came this long after the start.
 
-    >>> deaths_in_a_row(4, lived_seconds=2), deaths_in_a_row(4, lived_seconds=61)
+    >>> consecutive_deaths(4, lived_seconds=2), consecutive_deaths(4, lived_seconds=61)
     (5, 1)
     """
     return 1 if lived_seconds >= STEADY_SECONDS else before + 1
 
 
 def restart_seconds(deaths: int) -> float:
-    """How long to wait before the process is replaced: longer after each death, with jitter.
+    """Seconds before the process is replaced: more after each death, with jitter.
 
     >>> all(0.1 <= restart_seconds(deaths) <= 0.1 + min(30, 2 ** (deaths - 1)) for deaths in range(1, 100))
     True
@@ -196,19 +196,19 @@ def restart_seconds(deaths: int) -> float:
 
 @contextmanager
 def _signals() -> Iterator[Callable[[float | None], list[int]]]:
-    """Hear signals on a pipe, so that none is missed between two looks; gives what waits for the next ones."""
-    heard, said = os.pipe()
-    os.set_blocking(heard, False)
-    os.set_blocking(said, False)
-    before = signal.set_wakeup_fd(said, warn_on_full_buffer=False)
+    """Receive signals on a pipe, so that none is missed between two waits. Yields a function that waits for them."""
+    reader, writer = os.pipe()
+    os.set_blocking(reader, False)
+    os.set_blocking(writer, False)
+    before = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
     handlers = {
         signum: signal.signal(signum, lambda _signum, _frame: None)
         for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD)
     }
 
     def wait(seconds: float | None) -> list[int]:
-        ready, _, _ = select.select([heard], [], [], seconds)
-        return list(os.read(heard, 512)) if ready else []
+        ready, _, _ = select.select([reader], [], [], seconds)
+        return list(os.read(reader, 512)) if ready else []
 
     try:
         yield wait
@@ -216,21 +216,21 @@ def _signals() -> Iterator[Callable[[float | None], list[int]]]:
         for signum, handler in handlers.items():
             signal.signal(signum, handler)
         signal.set_wakeup_fd(before)
-        os.close(heard)
-        os.close(said)
+        os.close(reader)
+        os.close(writer)
 
 
-def _end_with_us() -> Callable[[], None] | None:
-    """What a child does before it becomes the command: have the kernel tell it to stop once we are gone in any way.
+def _die_with_parent() -> Callable[[], None] | None:
+    """A function that a child calls before it runs the command: the kernel sends it SIGTERM when its parent is gone.
 
-    Linux only. Elsewhere the children of a supervisor that was killed go on, and must be stopped by hand.
+    Linux only. Elsewhere the children of a killed supervisor go on and must be stopped by hand.
     """
     if sys.platform != "linux":
         return None
-    prctl, us = ctypes.CDLL(None, use_errno=True).prctl, os.getpid()
+    prctl, parent = ctypes.CDLL(None, use_errno=True).prctl, os.getpid()
 
-    def ask() -> None:
-        if prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0) != 0 or os.getppid() != us:
+    def request_signal() -> None:
+        if prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0) != 0 or os.getppid() != parent:
             os._exit(1)
 
-    return ask
+    return request_signal

@@ -54,9 +54,9 @@ def connections(place: Place) -> tuple[int, int]:
         (
             {**NOWHERE, "WORKER_CONCURRENCY": "0", "WORKER_MAX_TRIES": "many", "WORKER_LOG_FORMAT": "xml"},
             [
-                "WORKER_CONCURRENCY='0' is not allowed: it takes a whole number from 1 to 1000",
-                "WORKER_MAX_TRIES='many' is not allowed: it takes a whole number from 1 to 100",
-                "WORKER_LOG_FORMAT='xml' is not allowed: it takes json or console",
+                "WORKER_CONCURRENCY='0' is not allowed: expected a whole number from 1 to 1000",
+                "WORKER_MAX_TRIES='many' is not allowed: expected a whole number from 1 to 100",
+                "WORKER_LOG_FORMAT='xml' is not allowed: expected json or console",
             ],
         ),
     ],
@@ -73,7 +73,7 @@ def test_option_out_of_range_is_told_as_its_variable() -> None:
     done = run(*RUN, "--concurrency", "1001", variables=NOWHERE)
 
     assert done.returncode == 2
-    assert done.stderr == "WORKER_CONCURRENCY='1001' is not allowed: it takes a whole number from 1 to 1000\n"
+    assert done.stderr == "WORKER_CONCURRENCY='1001' is not allowed: expected a whole number from 1 to 1000\n"
 
 
 def test_it_waits_for_postgresql_and_goes_on_when_it_comes(kept: Path, place: Place) -> None:

@@ -98,35 +98,35 @@ def test_what_is_given_comes_before_the_environment(environment: pytest.MonkeyPa
 @pytest.mark.parametrize("name", ["DATABASE_URL", "REDIS_URL"])
 def test_a_url_that_is_not_set_is_asked_for(environment: pytest.MonkeyPatch, name: str) -> None:
     environment.delenv(name)
-    assert refusal() == [f"{name} is not set: export {name}=…, or run `worker dev`, which brings both servers along"]
+    assert refusal() == [f"{name} is not set: export {name}=…, or run `worker dev`, which starts both servers"]
 
 
-WHOLE = "it takes a whole number from"
+WHOLE = "expected a whole number from"
 
 
 @pytest.mark.parametrize(
     ("name", "given", "takes"),
     [
-        ("WORKER_QUEUE", "a queue", "it takes the queue's name, which is its key in Redis"),
-        ("WORKER_QUEUE", "q" * 65, "it takes the queue's name, which is its key in Redis"),
+        ("WORKER_QUEUE", "a queue", "expected the queue's name, which is also its Redis key"),
+        ("WORKER_QUEUE", "q" * 65, "expected the queue's name, which is also its Redis key"),
         ("WORKER_CONCURRENCY", "0", f"{WHOLE} 1 to 1000"),
         ("WORKER_CONCURRENCY", "1001", f"{WHOLE} 1 to 1000"),
         ("WORKER_CONCURRENCY", "2.5", f"{WHOLE} 1 to 1000"),
         ("WORKER_CONCURRENCY", "many", f"{WHOLE} 1 to 1000"),
         ("WORKER_CONCURRENCY", "", f"{WHOLE} 1 to 1000"),
-        ("WORKER_LEASE_SECONDS", "1.9", "it takes a number from 2 to 3600"),
-        ("WORKER_LEASE_SECONDS", "nan", "it takes a number from 2 to 3600"),
-        ("WORKER_LEASE_SECONDS", "inf", "it takes a number from 2 to 3600"),
+        ("WORKER_LEASE_SECONDS", "1.9", "expected a number from 2 to 3600"),
+        ("WORKER_LEASE_SECONDS", "nan", "expected a number from 2 to 3600"),
+        ("WORKER_LEASE_SECONDS", "inf", "expected a number from 2 to 3600"),
         ("WORKER_MAX_TRIES", "101", f"{WHOLE} 1 to 100"),
-        ("WORKER_JOB_TIMEOUT_SECONDS", "0", "it takes a number above 0 to 86400"),
-        ("WORKER_SHUTDOWN_GRACE_SECONDS", "-1", "it takes a number from 0 to 3600"),
+        ("WORKER_JOB_TIMEOUT_SECONDS", "0", "expected a number above 0 and up to 86400"),
+        ("WORKER_SHUTDOWN_GRACE_SECONDS", "-1", "expected a number from 0 to 3600"),
         ("WORKER_MAX_PAYLOAD_BYTES", "1 MiB", f"{WHOLE} 1024 to 67108864"),
         ("WORKER_RESULT_TTL_SECONDS", "0", f"{WHOLE} 1 to 2678400"),
         ("WORKER_LEDGER_RETENTION_DAYS", "0", f"{WHOLE} 1 to 3650"),
         ("WORKER_DEAD_LETTER_RETENTION_DAYS", "for ever", f"{WHOLE} 0 to 36500"),
         ("WORKER_INACTIVE_USER_DAYS", "-1", f"{WHOLE} 0 to 36500"),
-        ("WORKER_LOG_FORMAT", "xml", "it takes json or console"),
-        ("WORKER_LOG_LEVEL", "INFO?", "it takes debug or info or warning or error"),
+        ("WORKER_LOG_FORMAT", "xml", "expected json or console"),
+        ("WORKER_LOG_LEVEL", "INFO?", "expected debug or info or warning or error"),
     ],
 )
 def test_a_wrong_value_is_one_line(environment: pytest.MonkeyPatch, name: str, given: str, takes: str) -> None:
