@@ -1,4 +1,4 @@
-# The habits of this project; `make` alone lists them. What follows two hashes on a target's line is its help.
+# The tasks of this project; `make` alone lists them. The text after `##` on a target's line is its help.
 
 PYTHON ?= python3
 DEMO_ARGS ?=
@@ -7,22 +7,22 @@ PYTEST_ARGS ?=
 .DEFAULT_GOAL := help
 .SUFFIXES:
 .DELETE_ON_ERROR:
-# One pip at a time: two at once would break the one environment they share.
+# One pip at a time: two would break the environment they share.
 .NOTPARALLEL:
 
-# All paths are relative, so that a checkout may lie anywhere, spaces included.
+# All paths are relative, so that the path of a checkout may have spaces.
 VENV_PYTHON := .venv/bin/python
 PIP := $(VENV_PYTHON) -m pip --disable-pip-version-check --no-input
-# Twice quiet: only errors are printed, and broken connections. Some tools make environments without pip.
+# -qq prints only errors. Some tools make environments without pip.
 INSTALL := { $(VENV_PYTHON) -c 'import pip' 2>/dev/null || $(VENV_PYTHON) -m ensurepip >/dev/null; } \
 	&& $(PIP) install -qq --constraint constraints.txt --editable
 
 # Scripts inside an environment name its absolute path and its interpreter: when the checkout has moved or the
-# interpreter is gone, the environment is made anew. One that was made by other means is taken as it is.
+# interpreter is gone, the environment is made again. One that was made by other means is used as it is.
 VENV_STALE := $(shell test -x $(VENV_PYTHON) \
 	&& test "$$(cat .venv/.checkout 2>/dev/null || pwd -P)" = "$$(pwd -P)" || echo yes)
 
-# What the tests need holds all that the demo needs.
+# The environment of the tests has all that the demo needs.
 DEMO_STAMP := $(or $(wildcard .venv/.dev),.venv/.demo)
 
 .PHONY: help
@@ -40,11 +40,11 @@ demo: $(DEMO_STAMP) ## run the main job end to end on embedded servers
 
 .PHONY: test
 test: .venv/.dev ## run the tests
-	@# Most of the time is waiting, so two at once, even on one core. A file's tests share its servers: they stay together.
+	@# Tests mostly wait, so two run at once, even on one core. The tests of a file share its servers: they stay together.
 	.venv/bin/pytest -q -n 2 --dist loadfile $(PYTEST_ARGS)
 
 .PHONY: faults
-faults: .venv/.dev ## let every fault strike for MINUTES=20, and write docs/faults.md
+faults: .venv/.dev ## run the fault suite for MINUTES=20, and write docs/faults.md
 	$(VENV_PYTHON) -m tests.faults --minutes $(or $(MINUTES),20) --report docs/faults.md
 
 .PHONY: bench
@@ -52,19 +52,19 @@ bench: .venv/.dev ## measure beside other systems, and write docs/benchmarks.md 
 	.venv/bin/python -m benchmarks $(or $(BENCH_ARGS),--write)
 
 .PHONY: check
-check: .venv/.dev ## lint, check the format, the types and the direction of imports
+check: .venv/.dev ## lint, and check the format, the types and the imports
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
 	.venv/bin/lint-imports --no-logo
 
 .PHONY: fmt
-fmt: .venv/.dev ## format the code and mend what the linter can mend
+fmt: .venv/.dev ## format the code and apply the linter's fixes
 	.venv/bin/ruff check --quiet --fix-only .
 	.venv/bin/ruff format .
 
 .PHONY: constraints
-constraints: .venv/.dev ## write the versions installed now to constraints.txt
+constraints: .venv/.dev ## write the installed versions to constraints.txt
 	@{ grep '^#' constraints.txt; $(PIP) list --format=freeze --exclude-editable \
 		--exclude pip --exclude setuptools --exclude wheel; } > constraints.txt.new
 	@mv constraints.txt.new constraints.txt
@@ -76,14 +76,14 @@ clean: ## remove caches and build output (.venv stays)
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find . \( -name .venv -o -name .git \) -prune -o -type d -name __pycache__ -prune -exec rm -rf {} +
 
-# A stamp is younger than what it was installed from, or the installation is done again.
+# A stamp that is older than its requirements is installed again.
 .venv/.demo: pyproject.toml constraints.txt .venv/pyvenv.cfg
-	@echo "Installing what the demo needs into .venv (done once) ..."
+	@echo "Installing the demo's requirements into .venv (once) ..."
 	@$(INSTALL) '.[worker,embedded]'
 	@touch $@
 
 .venv/.dev: pyproject.toml constraints.txt .venv/pyvenv.cfg
-	@echo "Installing what development needs into .venv (done once) ..."
+	@echo "Installing the development requirements into .venv (once) ..."
 	@$(INSTALL) '.[dev]'
 	@touch $@
 
