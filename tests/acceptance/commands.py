@@ -1,4 +1,4 @@
-"""How the real commands are run as processes: each bounded in time, each ended by the test that started it."""
+"""Runs the real commands as processes: each has a time limit, and the test that starts it ends it."""
 
 import os
 import signal
@@ -20,14 +20,14 @@ WORKER = (sys.executable, "-m", "worker")
 PRODUCERS = (sys.executable, "-m", "producers")
 ARQ = (str(BIN / "arq"),)
 
-# In its form only: nobody's password has this hash.
+# It has the form of a hash, and is the hash of no password.
 HASH = "$argon2id$v=19$m=65536,t=3,p=4$c29tZSBzYWx0IGhlcmU$bm90IGEgcmVhbCBoYXNoLCBvbmx5IGl0cyBmb3Jt"
 
 T = TypeVar("T")
 
 
 def environment(variables: Mapping[str, str] = {}) -> dict[str, str]:
-    """This process's environment, without what would reach into the tests, and with the environment's programs."""
+    """This process's environment, without variables that affect the tests, and with `.venv/bin` on the path."""
     ours = {name: value for name, value in os.environ.items() if not name.startswith(("WORKER_", "MAKE", "MFLAGS"))}
     for name in ("DATABASE_URL", "REDIS_URL", "FORCE_COLOR", "COLUMNS"):
         ours.pop(name, None)
@@ -56,26 +56,26 @@ def run(
 
 
 def run_together(*calls: tuple[Sequence[str], Mapping[str, str]]) -> list[subprocess.CompletedProcess[str]]:
-    """Run commands, each with its variables, side by side; what became of them, in the same order."""
+    """Run commands side by side, each with its variables; their results in the same order."""
     with ThreadPoolExecutor() as threads:
         return list(threads.map(lambda call: run(*call[0], variables=call[1]), calls))
 
 
-def eventually(look: Callable[[], T], *, seconds: float = PATIENCE_SECONDS, hint: Callable[[], str] = str) -> T:
-    """What `look` finds as soon as it finds something; AssertionError, with the hint, when that takes too long."""
+def eventually(question: Callable[[], T], *, seconds: float = PATIENCE_SECONDS, hint: Callable[[], str] = str) -> T:
+    """The first true answer to the question; AssertionError with the hint when there is none in time."""
     deadline = time.monotonic() + seconds
-    while not (found := look()):
+    while not (found := question()):
         assert time.monotonic() < deadline, f"not within {seconds:g} s: {hint()}"
         time.sleep(0.02)
     return found
 
 
 class Running:
-    """A command that goes on until it is told to stop. At the end of the `with` block it is gone in any case."""
+    """A command that runs until it is stopped, at the latest at the end of the `with` block."""
 
     def __init__(self, command: Sequence[str], variables: Mapping[str, str] = {}) -> None:
         self._log = tempfile.TemporaryFile("w+b")  # noqa: SIM115  # closed with the process
-        # A shell lets its background jobs ignore this signal, and all that they start inherits that.
+        # A shell makes its background jobs ignore this signal, and their children inherit that.
         before = signal.signal(signal.SIGINT, signal.SIG_DFL)
         try:
             self.process = subprocess.Popen(
@@ -90,21 +90,21 @@ class Running:
             signal.signal(signal.SIGINT, before)
 
     def output(self) -> str:
-        """All that it has printed so far."""
+        """Its output so far."""
         size = os.fstat(self._log.fileno()).st_size
         return os.pread(self._log.fileno(), size, 0).decode()
 
     def wait_for(self, *texts: str, seconds: float = PATIENCE_SECONDS) -> str:
-        """Wait until it has printed each of these; all that it has printed."""
+        """Wait until it has printed each of these; its output so far."""
 
-        def said() -> str:
+        def printed() -> str:
             output = self.output()
             if all(text in output for text in texts):
                 return output
             assert self.process.poll() is None, f"ended with {self.process.returncode}:\n{output}"
             return ""
 
-        return eventually(said, seconds=seconds, hint=lambda: f"{texts} in\n{self.output()}")
+        return eventually(printed, seconds=seconds, hint=lambda: f"{texts} in\n{self.output()}")
 
     def stop(self, by: signal.Signals = signal.SIGTERM, *, seconds: float = PATIENCE_SECONDS) -> int:
         """Send a signal; the exit code."""

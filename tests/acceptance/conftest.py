@@ -1,4 +1,4 @@
-"""Real servers for the real commands: started once, with a fresh database and an empty Redis for whoever asks."""
+"""Real servers for the real commands: started once, with a new database and an empty Redis for each test."""
 
 import asyncio
 import itertools
@@ -19,24 +19,24 @@ from tests.acceptance.commands import BIN, run
 from worker.embedded import EmbeddedServers, PostgresServer, ValkeyServer
 
 REDIS_DATABASES = 16
-# Nothing is lost but what a power cut would take, and that takes the tests too.
+# This loses data only in a power cut, which ends the tests as well.
 FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
 
 
 @dataclass(frozen=True)
 class Place:
-    """A database and a Redis that nobody else uses."""
+    """A database and a Redis of one test."""
 
     database: str
     redis: str
 
     @property
     def variables(self) -> dict[str, str]:
-        """What a worker is told of them."""
+        """The variables that name them to a worker."""
         return {"DATABASE_URL": self.database, "REDIS_URL": self.redis}
 
     def sql(self, statement: str, *arguments: object) -> list[tuple[Any, ...]]:
-        """The rows that a statement gives."""
+        """The rows that a statement returns."""
         return asyncio.run(self._sql(statement, arguments))
 
     async def _sql(self, statement: str, arguments: tuple[object, ...]) -> list[tuple[Any, ...]]:
@@ -47,11 +47,11 @@ class Place:
             await connection.close()
 
     def count(self, table: str) -> int:
-        """How many rows a table has."""
+        """The number of rows of a table."""
         return int(self.sql(f"SELECT count(*) FROM {table}")[0][0])  # noqa: S608  # a name from a test
 
     def redis_cli(self, *words: str) -> str:
-        """What the real `redis-cli` answers."""
+        """The answer of the real `redis-cli`."""
         url = urlsplit(self.redis)
         place = ("-h", str(url.hostname), "-p", str(url.port), "-n", url.path.lstrip("/"))
         done = run(str(BIN / "redis-cli"), *place, *words, variables={"REDISCLI_AUTH": str(url.password)})
@@ -59,7 +59,7 @@ class Place:
         return done.stdout.strip()
 
     def set(self, key: str, value: str) -> None:
-        """Write what is too long for a command line."""
+        """Set a value that may be too long for a command line."""
         with closing(redis.Redis.from_url(self.redis)) as client:
             client.set(key, value)
 
@@ -89,7 +89,7 @@ def place(make_place: Callable[[], Place]) -> Place:
 
 @pytest.fixture
 def reachable() -> Iterator[Path]:
-    """A temporary folder that the servers' user can reach, as pytest's own is not when root runs the tests."""
+    """A temporary folder that the servers' user can reach. Pytest's own is closed to it when root runs the tests."""
     with reachable_folder() as folder:
         yield folder
 
@@ -102,7 +102,7 @@ def reachable_for_all() -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def kept() -> Iterator[Path]:
-    """A data folder whose servers have run before and are stopped; every test finds and leaves it so."""
+    """A data folder whose servers have run before and are stopped; each test leaves it in this state."""
     with reachable_folder() as folder:
         with EmbeddedServers(folder):
             pass

@@ -1,4 +1,4 @@
-"""What the worker's own pages say, asked over real HTTP."""
+"""The worker's own pages, read over real HTTP."""
 
 import json
 import socket
@@ -14,13 +14,13 @@ Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
 
 def free_port() -> int:
-    """A port of this machine that nobody has now."""
+    """A free port of this machine."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
         return int(listening.getsockname()[1])
 
 
 def page(port: int, path: str, *, seconds: float = PATIENCE_SECONDS) -> tuple[int, str]:
-    """The status and the body of a page; 0 while nobody answers."""
+    """The status and the body of a page; 0 if there is no answer."""
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=seconds) as answer:
             return answer.status, answer.read().decode()
@@ -31,13 +31,13 @@ def page(port: int, path: str, *, seconds: float = PATIENCE_SECONDS) -> tuple[in
 
 
 def ready(port: int) -> tuple[int, dict[str, Any]]:
-    """What `/readyz` answers."""
+    """The answer of `/readyz`."""
     status, body = page(port, "/readyz")
     return status, json.loads(body) if body else {}
 
 
 class Metrics:
-    """One look at `/metrics`."""
+    """One reading of `/metrics`."""
 
     def __init__(self, port: int) -> None:
         status, body = page(port, "/metrics")
@@ -50,11 +50,11 @@ class Metrics:
         }
 
     def value(self, name: str, **labels: str) -> float:
-        """The value of a sample; nought when it is not there, as a counter is before its first event."""
+        """The value of a sample; 0 if it is missing, as a counter is before its first event."""
         return self._samples.get((name, frozenset({"queue": "arq:queue", **labels}.items())), 0.0)
 
     def by(self, name: str, *labels: str) -> dict[tuple[str, ...], float]:
-        """The samples of a name, by the values of these labels; those that these do not tell apart are added up."""
+        """The samples of a name, by the values of these labels; summed over all other labels."""
         found: dict[tuple[str, ...], float] = {}
         for (sample, pairs), value in self._samples.items():
             if sample == name:

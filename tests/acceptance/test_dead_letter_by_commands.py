@@ -1,4 +1,4 @@
-"""A dead letter is found, understood, replayed and seen done, by the command line alone."""
+"""A dead letter is found, understood, replayed and done, by the command line alone."""
 
 import json
 from typing import Any
@@ -13,7 +13,7 @@ BREAK = (
 )
 
 
-def test_a_dead_letter_is_found_understood_replayed_and_seen_done(place: Place) -> None:
+def test_a_dead_letter_is_found_understood_replayed_and_done(place: Place) -> None:
     def lines(*words: str) -> list[Any]:
         done = run(*WORKER, *words, variables=place.variables)
         assert done.returncode == 0, done.stderr
@@ -27,21 +27,21 @@ def test_a_dead_letter_is_found_understood_replayed_and_seen_done(place: Place) 
     with Running((*WORKER, "run"), variables) as worker:
         worker.wait_for("worker_started")
 
-        # Given a job that fails in each of its tries
+        # Given a job that fails in each attempt
         for statement in BREAK:
             place.sql(statement)
         fields = ("--email", EMAIL, "--username", "late", "--hashed-password", HASH)
         enqueued = run(*PRODUCERS, "create-user", *fields, variables=place.variables)
         assert enqueued.returncode == 0, enqueued.stderr
 
-        # When somebody looks, then it is found
+        # Then it is found
         eventually(lambda: ask("status")["jobs"]["dead"] == 1)
         letter = ask("dead", "list")
         assert (letter["job"], letter["code"], letter["tries"]) == ("create_user", "failed", 2)
         job_id = letter["id"]
         assert job_id == json.loads(enqueued.stdout)["job_id"]
 
-        # And understood, without a value of it being shown
+        # And understood, without showing any of its values
         shown = run(*WORKER, "dead", "show", job_id, variables=place.variables)
         assert "RaiseError" in shown.stdout
         assert "email" in shown.stdout
@@ -54,7 +54,7 @@ def test_a_dead_letter_is_found_understood_replayed_and_seen_done(place: Place) 
         place.sql("DROP FUNCTION fail CASCADE")
         assert ask("dead", "replay", job_id)["replayed"] == 1
 
-        # Then it is seen done, by the same id, and its effect is there once
+        # Then it is done under the same id, and its effect is there once
         eventually(lambda: ask("job", job_id)["state"] == "done")
         story = ask("job", job_id)
         assert story["says"] == "It had its effect, once."
@@ -64,10 +64,10 @@ def test_a_dead_letter_is_found_understood_replayed_and_seen_done(place: Place) 
         assert place.sql("SELECT email FROM users") == [(EMAIL,)]
 
 
-def test_who_asks_for_a_job_that_nobody_knows_is_told_so(place: Place) -> None:
+def test_job_reports_an_unknown_id(place: Place) -> None:
     with Running((*WORKER, "run"), place.variables) as worker:
         worker.wait_for("worker_started")
-        done = run(*WORKER, "job", "nobody", variables=place.variables)
+        done = run(*WORKER, "job", "unknown", variables=place.variables)
 
     assert done.returncode == 1
     assert json.loads(done.stdout)["state"] == "unknown"

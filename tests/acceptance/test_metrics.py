@@ -1,4 +1,4 @@
-"""Are the metrics right to the job, with several processes, one of which is killed?"""
+"""The metrics are exact, with several processes, one of which is killed."""
 
 import json
 import os
@@ -19,7 +19,7 @@ CREATED, UPDATED, DELETED, TAKEN = 8_800, 400, 400, 400
 BROKEN, DAMAGED, TWICE = 20, 30, 7
 TRIES = 3
 
-# Users of such names cannot be created, for no reason of the jobs'.
+# Creating users with such names fails.
 BREAK = (
     "CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'broken'; END $$",
     "CREATE TRIGGER fail BEFORE INSERT ON users FOR EACH ROW"
@@ -33,7 +33,7 @@ def user(name: str) -> CreateUser:
 
 
 def load() -> list[Message[Any]]:
-    """Ten thousand jobs: what is done, what is refused, and what has an ordering key."""
+    """Ten thousand jobs: done, rejected, and with an ordering key."""
     return [
         *(user(f"user{number}") for number in range(CREATED)),
         *(UpdateUser.model_validate({"user_id": n + 1, "changes": {"is_active": False}}) for n in range(UPDATED)),
@@ -43,7 +43,7 @@ def load() -> list[Message[Any]]:
 
 
 def twice(place: Place, number: int) -> None:
-    """A job that is delivered again when it has ended."""
+    """A job that is delivered again when it has finished."""
     fields = {"email": f"twice{number}@example.com", "username": f"twice{number}", "hashed_password": HASH}
     for _ in range(2):
         deliver(place, f"twice-{number}", json.dumps({"f": "create_user", "k": fields, "a": [], "t": None, "et": 1}))
@@ -52,7 +52,7 @@ def twice(place: Place, number: int) -> None:
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("batch_size", [1, 20], ids=["a-session-a-job", "batches"])
-def test_every_series_is_right_to_the_job_although_a_process_is_killed(place: Place, batch_size: int) -> None:
+def test_every_series_is_exact_when_a_process_is_killed(place: Place, batch_size: int) -> None:
     port = free_port()
     variables = {
         **place.variables,
@@ -76,7 +76,7 @@ def test_every_series_is_right_to_the_job_although_a_process_is_killed(place: Pl
         started(worker, 4)
         eventually(empty, seconds=300)
 
-        # And then some fail in every try, some cannot be read, and some are delivered again
+        # And then jobs fail in every attempt, cannot be read, or are delivered again
         for statement in BREAK:
             place.sql(statement)
         producer.enqueue_many([user(f"broken{number}") for number in range(BROKEN)])
@@ -87,7 +87,7 @@ def test_every_series_is_right_to_the_job_although_a_process_is_killed(place: Pl
         eventually(empty)
         eventually(lambda: Metrics(port).value("worker_workers", state="alive") == 3)
 
-        # Then each count is that of the ledger, which was written in the transactions of the effects
+        # Then the counts equal those of the ledger, which was written in the transactions of the effects
         found = Metrics(port)
         jobs = {
             key: count
@@ -101,7 +101,7 @@ def test_every_series_is_right_to_the_job_although_a_process_is_killed(place: Pl
         assert jobs["create_user", "dead", "failed"] == BROKEN
         assert jobs["unknown", "dead", "undecodable"] == DAMAGED
 
-        # And what the log tells
+        # And those of the log
         redelivered = [line for line in events(worker, "job_done") if line.get("redelivered")]
         assert found.by("worker_redeliveries_total") == {(): len(redelivered)}
         tries = found.by("worker_attempts_total", "kind", "outcome")
@@ -114,7 +114,7 @@ def test_every_series_is_right_to_the_job_although_a_process_is_killed(place: Pl
         assert found.value("worker_batch_jobs_sum") == (sum(by_job.values()) if batch_size > 1 else 0)
         assert (found.value("worker_batch_splits_total") > 0) == (batch_size > 1)
 
-        # And how things stand
+        # And the gauges are right
         assert found.by("worker_queue_jobs", "state") == {
             ("due",): 0, ("deferred",): 0, ("in_flight",): 0, ("parked",): 0, ("dead",): BROKEN + DAMAGED,
         }  # fmt: skip
@@ -127,7 +127,7 @@ def test_every_series_is_right_to_the_job_although_a_process_is_killed(place: Pl
         assert worker.stop() == 0
 
 
-def test_another_process_answers_when_the_one_that_did_is_gone(place: Place) -> None:
+def test_another_process_answers_when_the_first_is_killed(place: Place) -> None:
     port = free_port()
     variables = {**place.variables, "WORKER_HTTP_PORT": str(port)}
     with Running((*WORKER, "run"), variables) as first:

@@ -1,4 +1,4 @@
-"""Do the processes of `worker run --processes` work as one, lose nothing when one is killed, and end together?"""
+"""The processes of `worker run --processes` work as one, lose nothing when one is killed, and end together."""
 
 import json
 import os
@@ -23,7 +23,7 @@ def user(name: str) -> CreateUser:
 
 
 def events(worker: Running, name: str) -> list[dict[str, Any]]:
-    """The complete lines of the log of this name."""
+    """The complete log lines of this event."""
     lines = [json.loads(line) for line in worker.output().splitlines(keepends=True) if line.endswith("}\n")]
     return [line for line in lines if line["event"] == name]
 
@@ -36,12 +36,12 @@ def alive(pid: int) -> bool:
 
 
 def started(worker: Running, count: int) -> list[int]:
-    """The numbers of the processes, once so many workers have started."""
+    """The pids of the processes, once this many workers have started."""
     eventually(lambda: len(events(worker, "worker_started")) >= count, hint=worker.output)
     return [event["pid"] for name in ("process_started", "process_restarted") for event in events(worker, name)]
 
 
-def test_jobs_are_all_done_although_a_process_is_killed_and_all_end_at_sigterm(place: Place) -> None:
+def test_all_jobs_are_done_when_a_process_is_killed_and_all_processes_end_at_sigterm(place: Place) -> None:
     with Running(RUN, {**place.variables, **FAST}) as worker, SyncProducer(place.redis) as producer:
         # Given two processes in the middle of many jobs
         first, second = started(worker, 2)
@@ -62,7 +62,7 @@ def test_jobs_are_all_done_although_a_process_is_killed_and_all_end_at_sigterm(p
         status = json.loads(run(*WORKER, "status", variables=place.variables).stdout)
         assert {f":{second}", f":{third}"} <= {each["name"][each["name"].index(":") :] for each in status["workers"]}
 
-        # When it is told to stop, then all end well, and none is left
+        # When it is stopped, then all processes succeed, and none is left
         assert worker.stop() == 0
         assert not any(map(alive, (first, second, third)))
         assert len(events(worker, "worker_stopped")) == 2
@@ -83,7 +83,7 @@ def test_a_burst_ends_when_the_queue_is_empty_and_options_are_passed_on(place: P
     assert [line["code"] for line in lines if line["event"] == "process_ended"] == [0, 0]
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process of its parent's death")
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux signals a process when its parent dies")
 def test_no_process_outlives_its_supervisor(place: Place) -> None:
     with Running(RUN, place.variables) as worker:
         pids = started(worker, 2)

@@ -1,8 +1,8 @@
-"""Whether what README.md tells people to paste works when it is pasted.
+"""The commands and scripts of README.md work when they are pasted.
 
-A comment before each block of commands or code says what is to be done with it: `run: dev` starts it and keeps it,
-`run: terminal` pastes it into a second terminal, `run: python` runs it as a script, `printed by: dev` compares it, and
-`not run: …` gives the reason.
+A comment before each block marks how it is used: `run: dev` starts it and keeps it running, `run: terminal` pastes it
+into a second terminal, `run: python` runs it as a script, `printed by: dev` compares it, and `not run: …` gives the
+reason.
 """
 
 import json
@@ -20,6 +20,7 @@ from typing import Self
 import pytest
 
 from tests.acceptance.commands import ROOT, Running, environment, eventually, run
+from tests.waiting import PATIENCE_SECONDS
 
 README = (ROOT / "README.md").read_text()
 PRINTED = re.compile(r"^export \w+=\S+$", re.MULTILINE)
@@ -27,7 +28,7 @@ PRINTED = re.compile(r"^export \w+=\S+$", re.MULTILINE)
 
 @dataclass(frozen=True)
 class Block:
-    """A fenced block, and what the comment before it says."""
+    """A fenced block, and its mark in the comment before it."""
 
     language: str
     mark: str
@@ -44,7 +45,7 @@ def marked(mark: str) -> list[str]:
 
 
 class Terminal:
-    """A shell that commands are pasted into. It ends at the first that fails."""
+    """A shell that commands are pasted into. It exits at the first that fails."""
 
     def __init__(self, folder: Path) -> None:
         self._output = tempfile.TemporaryFile("w+b")  # noqa: SIM115  # closed with the shell
@@ -54,7 +55,7 @@ class Terminal:
         )
 
     def paste(self, text: str) -> str:
-        """Paste some lines; what they print."""
+        """Paste lines; their output."""
         self._pasted += 1
         before, end = len(self._read()), f"== end of {self._pasted} ==\n"
         assert self._shell.stdin is not None
@@ -81,14 +82,14 @@ class Terminal:
         assert self._shell.stdin is not None
         self._shell.stdin.close()
         try:
-            self._shell.wait(10)
+            self._shell.wait(PATIENCE_SECONDS)
         except subprocess.TimeoutExpired:
             self._shell.kill()
             self._shell.wait()
         self._output.close()
 
 
-def test_every_block_is_run_or_says_why_not() -> None:
+def test_every_block_is_run_or_gives_a_reason() -> None:
     known = {"run: dev", "run: terminal", "run: python", "printed by: dev"}
 
     unmarked = [block for block in blocks() if block.mark not in known and not block.mark.startswith("not run: ")]
@@ -112,7 +113,7 @@ def test_what_is_pasted_works(reachable: Path, tmp_path: Path) -> None:
         for shown, export in zip(printed.splitlines(), exports, strict=True):
             assert re.fullmatch(r"[^@:/\s]+".join(map(re.escape, shown.split("…"))), export), shown
 
-        # When the lines and the commands are pasted into the second, then they do what is said
+        # When the lines and the commands are pasted into the second, then they do what the README promises
         terminal.paste("\n".join(exports))
         user, post, check = terminal.paste(first).splitlines()
         assert json.loads(user)["reply"]["username"] == "ada"
@@ -138,7 +139,7 @@ def test_what_is_pasted_works(reachable: Path, tmp_path: Path) -> None:
 
 
 def script(text: str, variables: dict[str, str], folder: Path) -> str:
-    """What a script prints."""
+    """The output of a script."""
     path = folder / "script.py"
     path.write_text(text)
     done = run(sys.executable, str(path), variables=variables, cwd=folder)

@@ -1,4 +1,4 @@
-"""`worker dashboard` as a process: it serves its page, and ends at once even while somebody watches."""
+"""`worker dashboard` as a process: it serves its page, and stops at once even while a browser is connected."""
 
 import hashlib
 import re
@@ -15,7 +15,7 @@ from tests.waiting import PATIENCE_SECONDS, Stopwatch
 VENDOR = ROOT / "worker" / "dashboard" / "static" / "vendor"
 
 
-def test_it_serves_until_it_is_told_to_stop(place: Place) -> None:
+def test_dashboard_serves_until_sigterm(place: Place) -> None:
     port = free_port()
     with Running([*WORKER, "dashboard", "--port", str(port)], place.variables) as dashboard:
         dashboard.wait_for(f"http://127.0.0.1:{port}/")
@@ -30,26 +30,26 @@ def test_it_serves_until_it_is_told_to_stop(place: Place) -> None:
 
                 assert code == 0, dashboard.output()
                 assert watch.seconds() < 5
-                stream.read()  # would raise if the stream had been torn off
+                stream.read()  # raises if the stream was cut
         assert dashboard.output().splitlines()[1:] == []
 
 
-def test_a_port_that_is_taken_is_said_in_one_line(place: Place) -> None:
+def test_dashboard_reports_a_port_in_use_in_one_line(place: Place) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with Running([*WORKER, "dashboard", "--port", str(port)], place.variables) as dashboard:
             assert dashboard.process.wait(PATIENCE_SECONDS) == 2
-            said = f"127.0.0.1:{port} cannot be listened on (Address already in use): choose another --port or --host"
-            assert dashboard.output() == said + "\n"
+            line = f"127.0.0.1:{port} cannot be listened on (Address already in use): choose another --port or --host"
+            assert dashboard.output() == line + "\n"
 
 
-def test_what_others_wrote_is_served_unchanged_and_with_its_licence() -> None:
-    told = dict(
+def test_vendored_files_are_unchanged_and_have_their_licences() -> None:
+    listed = dict(
         re.findall(r"^(\S+\.js) .*\n  sha256 ([0-9a-f]{64})$", (VENDOR / "VERSIONS.txt").read_text(), re.MULTILINE)
     )
 
-    assert told == {path.name: sha256(path) for path in VENDOR.glob("*.js")}
-    assert {name.removesuffix(".min.js") + ".LICENSE.txt" for name in told} == {
+    assert listed == {path.name: sha256(path) for path in VENDOR.glob("*.js")}
+    assert {name.removesuffix(".min.js") + ".LICENSE.txt" for name in listed} == {
         path.name for path in VENDOR.glob("*.LICENSE.txt")
     }
 

@@ -1,4 +1,4 @@
-"""`worker run`: what it needs, what it waits for, and how it ends."""
+"""`worker run`: its settings, what it waits for, and how it ends."""
 
 import json
 import signal
@@ -22,7 +22,7 @@ def user(name: str) -> CreateUser:
 
 
 def connections(place: Place) -> tuple[int, int]:
-    """How many a worker holds to the database and to Redis."""
+    """The number of connections that a worker holds to the database and to Redis."""
     ((found,),) = place.sql(
         "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'worker' AND datname = current_database()"
     )
@@ -33,7 +33,7 @@ def connections(place: Place) -> tuple[int, int]:
 
 
 @pytest.mark.parametrize(
-    ("variables", "said"),
+    ("variables", "lines"),
     [
         ({}, ["DATABASE_URL is not set: ", "REDIS_URL is not set: "]),
         (
@@ -43,7 +43,7 @@ def connections(place: Place) -> tuple[int, int]:
                 "REDIS_URL=…: must be a redis://, rediss:// or unix:// URL",
             ],
         ),
-        # Passwords that were not escaped: what stands where a port should is a part of them.
+        # Passwords that are not escaped: the place of the port has a part of them.
         (
             {"DATABASE_URL": "postgresql://someone:p@ss:hush@host/none", "REDIS_URL": "redis://:hush/more@host"},
             [
@@ -61,23 +61,23 @@ def connections(place: Place) -> tuple[int, int]:
         ),
     ],
 )
-def test_wrong_environment_is_told_in_one_line_a_variable(variables: dict[str, str], said: list[str]) -> None:
+def test_wrong_environment_is_reported_in_one_line_per_variable(variables: dict[str, str], lines: list[str]) -> None:
     done = run(*RUN, variables=variables)
 
     assert (done.returncode, done.stdout) == (2, "")
-    assert [line[: len(text)] for line, text in zip(done.stderr.splitlines(), said, strict=True)] == said
+    assert [line[: len(text)] for line, text in zip(done.stderr.splitlines(), lines, strict=True)] == lines
     assert "hush" not in done.stderr
 
 
-def test_option_out_of_range_is_told_as_its_variable() -> None:
+def test_option_out_of_range_is_reported_as_its_variable() -> None:
     done = run(*RUN, "--concurrency", "1001", variables=NOWHERE)
 
     assert done.returncode == 2
     assert done.stderr == "WORKER_CONCURRENCY='1001' is not allowed: expected a whole number from 1 to 1000\n"
 
 
-def test_it_waits_for_postgresql_and_goes_on_when_it_comes(kept: Path, place: Place) -> None:
-    # Given a PostgreSQL whose address is known, and which does not run
+def test_worker_waits_for_postgresql_and_continues_when_it_starts(kept: Path, place: Place) -> None:
+    # Given a PostgreSQL that does not run
     with PostgresServer(kept / "postgresql") as server:
         database, port = server.url, server.port
 
@@ -86,21 +86,21 @@ def test_it_waits_for_postgresql_and_goes_on_when_it_comes(kept: Path, place: Pl
     with Running(RUN, variables) as worker, SyncProducer(place.redis) as producer:
         job = producer.enqueue(user("patient"))
 
-        # Then it says that it waits, and takes no job
+        # Then it logs that it waits, and claims no job
         eventually(lambda: worker.output().count("database_awaited") > 1, hint=worker.output)
         log = worker.output()
         assert server.password not in log
         assert "worker_started" not in log
         assert job.status().value != "running"
 
-        # When PostgreSQL comes, then it goes on by itself
+        # When PostgreSQL starts, then it continues by itself
         with PostgresServer(kept / "postgresql", port=port):
             worker.wait_for("worker_started")
             assert job.result(timeout=PATIENCE_SECONDS).username == "patient"
             assert worker.stop() == 0
 
 
-def test_it_ends_at_sigterm_while_it_waits(place: Place) -> None:
+def test_worker_ends_at_sigterm_while_it_waits(place: Place) -> None:
     with Running(RUN, {**place.variables, "DATABASE_URL": NOWHERE["DATABASE_URL"]}) as worker:
         worker.wait_for("database_awaited")
 
@@ -108,7 +108,7 @@ def test_it_ends_at_sigterm_while_it_waits(place: Place) -> None:
         assert "Traceback" not in worker.output()
 
 
-def test_it_waits_for_the_migration_when_it_may_not_create_tables(place: Place) -> None:
+def test_worker_waits_for_the_migration_when_it_may_not_create_tables(place: Place) -> None:
     variables = {**place.variables, "WORKER_CREATE_TABLES": "false"}
 
     # Given that it waits, it can be stopped
@@ -116,7 +116,7 @@ def test_it_waits_for_the_migration_when_it_may_not_create_tables(place: Place) 
         worker.wait_for("migration_awaited", "run `worker migrate`")
         assert worker.stop() == 0
 
-    # When the database is migrated while it waits, it goes on
+    # When the database is migrated while it waits, it continues
     with Running(RUN, variables) as worker, SyncProducer(place.redis) as producer:
         job = producer.enqueue(user("patient"))
         worker.wait_for("migration_awaited")
@@ -126,21 +126,21 @@ def test_it_waits_for_the_migration_when_it_may_not_create_tables(place: Place) 
         assert worker.stop() == 0
 
 
-def test_it_goes_on_through_an_outage_of_redis(reachable: Path, place: Place) -> None:
+def test_worker_continues_after_an_outage_of_redis(reachable: Path, place: Place) -> None:
     # Given the address of a Redis that does not run
     with ValkeyServer(reachable / "valkey") as valkey:
         variables, port = {"DATABASE_URL": place.database, "REDIS_URL": valkey.url}, valkey.port
 
-    # When a worker is started, then it says that it waits
+    # When a worker is started, then it logs that it waits
     with Running(RUN, variables) as worker:
         log = worker.wait_for("server_lost", "redis")
         assert valkey.password not in log
 
-        # When Redis comes, then jobs are run
+        # When Redis starts, then jobs are run
         with ValkeyServer(reachable / "valkey", port=port) as valkey, SyncProducer(valkey.url) as producer:
             assert producer.enqueue(user("before")).result(timeout=PATIENCE_SECONDS).username == "before"
 
-            # When Redis is killed, then the worker says so, and the same process goes on when it is back
+            # When Redis is killed, then the worker logs it, and the same process continues when it is back
             valkey.kill()
             eventually(lambda: worker.output().count("server_lost") == 2, hint=worker.output)
             valkey.start()
@@ -150,7 +150,7 @@ def test_it_goes_on_through_an_outage_of_redis(reachable: Path, place: Place) ->
 
 
 @pytest.mark.parametrize("by", [signal.SIGTERM, signal.SIGINT])
-def test_it_ends_with_0_and_leaves_no_connection(place: Place, by: signal.Signals) -> None:
+def test_worker_exits_with_0_and_leaves_no_connection(place: Place, by: signal.Signals) -> None:
     # Given a worker that holds connections to both servers
     with Running(RUN, place.variables) as worker:
         with SyncProducer(place.redis) as producer:
@@ -158,16 +158,16 @@ def test_it_ends_with_0_and_leaves_no_connection(place: Place, by: signal.Signal
         database, broker = connections(place)
         assert (database > 0, broker > 0) == (True, True)
 
-        # When it is told to stop
+        # When it is stopped
         code = worker.stop(by)
 
-        # Then it ends in order, and both servers have seen the last of it
+        # Then it exits with 0, and its connections to both servers are closed
         assert code == 0
         assert "worker_stopped" in worker.output()
         eventually(lambda: connections(place) == (0, 0))
 
 
-async def test_running_job_is_finished_before_it_ends(place: Place) -> None:
+async def test_worker_finishes_its_running_job_before_it_ends(place: Place) -> None:
     with Running(RUN, place.variables) as worker, SyncProducer(place.redis) as producer:
         worker.wait_for("worker_started")
 
@@ -179,7 +179,7 @@ async def test_running_job_is_finished_before_it_ends(place: Place) -> None:
         job = producer.enqueue(user("slow"))
         eventually(lambda: job.status().value == "running")
 
-        # When the worker is told to stop, and a job comes after that
+        # When the worker is stopped, and another job is enqueued after that
         worker.process.send_signal(signal.SIGTERM)
         worker.wait_for("worker_stopping")
         late = producer.enqueue(user("late"))
@@ -203,7 +203,7 @@ def test_burst_ends_when_the_queue_is_empty(place: Place) -> None:
     assert place.count("users") == 30
 
 
-def test_log_is_json_or_for_people(place: Place) -> None:
+def test_log_is_json_or_console_text(place: Place) -> None:
     people = {**place.variables, "WORKER_LOG_FORMAT": "console"}
     as_json, for_people = run_together(((*RUN, "--burst"), place.variables), ((*RUN, "--burst"), people))
 

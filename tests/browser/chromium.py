@@ -1,4 +1,4 @@
-"""Where the browser of the tests is, and how it is started."""
+"""Finds and starts the browser of the tests."""
 
 import os
 import shutil
@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from playwright.async_api import Browser, async_playwright
 
 NAMES = ("chromium", "chromium-browser", "chromium-headless-shell", "google-chrome-stable", "google-chrome")
-# Nothing of it asks anybody anything: it opens the page under test, and no other.
+# It makes no request of its own and opens only the page under test.
 FLAGS = (
     "--disable-gpu",
     "--disable-quic",
@@ -20,7 +20,7 @@ FLAGS = (
 
 
 def find() -> str | None:
-    """The path of a Chromium: what `CHROMIUM` says, or the one that is installed."""
+    """The path of a Chromium: the value of `CHROMIUM`, or the one that is installed."""
     return os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
 
 

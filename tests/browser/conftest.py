@@ -1,4 +1,4 @@
-"""A real browser before a real page: one tab for each test, which must end without an error in its console."""
+"""A real browser on a real page: one tab for each test, which must end without an error in its console."""
 
 import os
 from collections.abc import AsyncIterator
@@ -43,7 +43,7 @@ async def browser() -> AsyncIterator[Browser]:
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def tab(browser: Browser) -> AsyncIterator[Page]:
-    """A tab of a window of its own."""
+    """A tab in its own window."""
     context = await browser.new_context(viewport={"width": 1280, "height": 900}, reduced_motion="reduce")
     tab = await context.new_page()
     tab.set_default_timeout(PATIENCE_SECONDS * 1000)
@@ -52,6 +52,6 @@ async def tab(browser: Browser) -> AsyncIterator[Page]:
     tab.on("pageerror", lambda error: errors.append(str(error)))
     yield tab
     await context.close()
-    # Some tests are about answers that are no pages, and about streams that break: so do Chromium and htmx tell that.
+    # Some tests make pages fail and streams break: Chromium and htmx log it like this.
     expected = ("Failed to load resource", "[object Event]", "Response Status Error Code 503")
     assert [error for error in errors if not error.startswith(expected)] == []

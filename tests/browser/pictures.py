@@ -1,7 +1,7 @@
-"""`python -m tests.browser.pictures [FOLDER]`: pictures of the page for operations, for the docs.
+"""`python -m tests.browser.pictures [FOLDER]`: takes screenshots of the dashboard for the docs.
 
-Real servers, two real workers under a load of jobs that comes and goes, some of which die; after two minutes, when the
-charts are full, a browser looks at it.
+Real servers and two real workers run a varying load of jobs, some of which die. After two minutes, when the charts are
+full, a browser takes the pictures.
 """
 
 import asyncio
@@ -32,7 +32,7 @@ WARM_SECONDS = 20
 SECONDS = 122
 TURN_SECONDS = 0.25
 HOT_USERS = 4
-# Some names cannot be created for now, and some take their time.
+# Creating users with some names fails, and with others it takes long.
 BREAK = """
 CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'broken'; END $$;
 CREATE TRIGGER fail BEFORE INSERT ON users FOR EACH ROW WHEN (NEW.username LIKE 'broken%') EXECUTE FUNCTION fail();
@@ -44,7 +44,7 @@ WIDTH = 1280
 
 
 async def load(producer: Producer) -> None:
-    """Enqueue jobs, more and less by turns, until cancelled."""
+    """Enqueue jobs at a varying rate until cancelled."""
     chance = random.Random(7)  # noqa: S311  # for pictures
     for turn in itertools.count():
         rate = 14 + 7 * math.sin(turn / 45) + 4 * math.sin(turn / 11) + chance.random() * 3
@@ -62,17 +62,17 @@ async def load(producer: Producer) -> None:
 
 
 async def picture(tab: Page, address: str, path: Path, scheme: Literal["dark", "light"], height: int) -> None:
-    """One page as it is now."""
+    """Take one picture of a page."""
     await tab.emulate_media(color_scheme=scheme)
     await tab.set_viewport_size({"width": WIDTH, "height": height})
     await tab.goto(address)
-    await tab.wait_for_timeout(1500)  # the stream has come
+    await tab.wait_for_timeout(1500)  # for the stream
     await tab.screenshot(path=path, animations="disabled")
     sys.stdout.write(f"{path}\n")
 
 
 async def take(settings: Settings, folder: Path) -> None:
-    """All pictures, once the load has gone on for two minutes."""
+    """Take all pictures, after two minutes of load."""
     found = chromium.find()
     if found is None:
         sys.exit("there is no Chromium: apt-get install chromium, or set CHROMIUM to the path of one")
@@ -102,7 +102,7 @@ async def take(settings: Settings, folder: Path) -> None:
 
 
 def main() -> None:
-    """Start everything, take the pictures, and end everything."""
+    """Start the servers and workers, take the pictures, and stop everything."""
     folder = Path(sys.argv[1] if len(sys.argv) > 1 else "docs/images")
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="pictures-", dir="/tmp") as place:

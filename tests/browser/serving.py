@@ -1,4 +1,4 @@
-"""The page for operations on a port of this machine, for a browser."""
+"""Serves the dashboard on a port of this machine, for a browser."""
 
 import asyncio
 import socket
@@ -16,7 +16,7 @@ from worker.settings import Settings
 async def served(
     settings: Settings, access: Access = BY_DEFAULT, *, port: int = 0, every_seconds: float = 0.2
 ) -> AsyncIterator[str]:
-    """The address of the page, which is there for as long as the block lasts."""
+    """The address of the page, which is served for as long as the block lasts."""
     listening = socket.create_server((access.host, port))
     port = listening.getsockname()[1]
     access = Access(access.host, port, access.token, access.allow_actions)

@@ -1,4 +1,4 @@
-"""What a person does on the page for operations, in a real browser, with real servers and a real worker behind it."""
+"""A person uses the dashboard in a real browser, with real servers and a real worker."""
 
 from collections.abc import AsyncIterator
 from typing import Any
@@ -19,7 +19,7 @@ from worker.settings import Settings
 QUEUE = "arq:queue"
 ACTING = Access(allow_actions=True)
 TOKEN = "correct-horse-battery-staple"
-# One browser for all, so one event loop.
+# All tests share one browser, so one event loop.
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 LOOKS_FOCUSED = "() => { const style = getComputedStyle(document.activeElement); return style.outlineStyle !== 'none' }"
 
@@ -36,7 +36,7 @@ async def producer(redis_url: str) -> AsyncIterator[Producer]:
 
 
 async def killed(producer: Producer, settings: Settings, sql: Any, *names: str) -> list[str]:
-    """The ids of jobs that died of a fault that is mended now."""
+    """The ids of jobs that died of a fault, which is then repaired."""
     jobs = [await producer.enqueue(user(name)) for name in names]
     await run_all(sql, BREAK)
     await burst(settings)
@@ -45,8 +45,8 @@ async def killed(producer: Producer, settings: Settings, sql: Any, *names: str) 
 
 
 async def focused(tab: Page) -> str:
-    """What the element that has the focus says; it must be seen that it has it."""
-    assert await tab.evaluate(LOOKS_FOCUSED), "the focus is not seen"
+    """The text of the focused element; its focus must be visible."""
+    assert await tab.evaluate(LOOKS_FOCUSED), "the focus is not visible"
     return str(
         await tab.evaluate(
             "() => { const at = document.activeElement; return at.ariaLabel || at.innerText || at.name }"
@@ -55,7 +55,7 @@ async def focused(tab: Page) -> str:
 
 
 async def tab_to(tab: Page, name: str) -> None:
-    """Press Tab until that has the focus."""
+    """Press Tab until the element of this text has the focus."""
     for _ in range(40):
         await tab.keyboard.press("Tab")
         if (await focused(tab)).strip() == name:
@@ -63,7 +63,7 @@ async def tab_to(tab: Page, name: str) -> None:
     raise AssertionError(f"the keyboard does not get to {name}")
 
 
-async def test_a_dead_letter_is_found_understood_replayed_and_seen_done(
+async def test_a_dead_letter_is_found_understood_replayed_and_done(
     tab: Page, settings: Settings, producer: Producer, sql: Any
 ) -> None:
     async with served(settings, ACTING) as url, working(settings):
@@ -73,26 +73,26 @@ async def test_a_dead_letter_is_found_understood_replayed_and_seen_done(
         await run_all(sql, BREAK)
         job = await producer.enqueue(user("ada"))
 
-        # Found: the figure changes by itself, and leads there.
+        # Found: the figure changes by itself, and links to it.
         await expect(figure).to_have_text("1")
         await figure.click()
         await expect(tab.get_by_role("heading", level=1)).to_have_text("Dead letters")
         await tab.get_by_role("link", name=job.job_id).click()
 
-        # Understood: why it died, and what it was about.
+        # Understood: the page shows why it died, and the names of its fields.
         await expect(tab.locator("#state")).to_have_text("dead")
-        for told in ("RaiseError", "create_user", "Buried as a dead letter", "hashed_password"):
-            await expect(tab.locator("main")).to_contain_text(told)
+        for text in ("RaiseError", "create_user", "Buried as a dead letter", "hashed_password"):
+            await expect(tab.locator("main")).to_contain_text(text)
         await expect(tab.locator("main")).not_to_contain_text("ada@example.com")
         await sql(MEND)
 
-        # Replayed, after a second look.
+        # Replayed, after a confirmation.
         await tab.get_by_role("button", name="Replay…").click()
         await expect(tab.get_by_role("heading", level=1)).to_have_text("Replay 1 dead letter?")
         await tab.get_by_role("button", name="Replay").click()
         await expect(tab.get_by_role("heading", level=1)).to_have_text("Replayed 1 of 1")
 
-        # Seen done, without a reload.
+        # Done, without a reload.
         await tab.get_by_role("link", name=job.job_id).click()
         await expect(tab.locator("#state")).to_have_text("done")
         await expect(tab.locator("main")).to_contain_text("It had its effect, once.")
@@ -101,7 +101,7 @@ async def test_a_dead_letter_is_found_understood_replayed_and_seen_done(
         assert await sql("SELECT array_agg(username) FROM users") == ["ada"]
 
 
-async def test_several_are_purged_and_the_rest_stays(
+async def test_ticked_letters_are_purged_and_the_others_stay(
     tab: Page, settings: Settings, producer: Producer, sql: Any
 ) -> None:
     job_ids = await killed(producer, settings, sql, "ada", "bob", "cy")
@@ -119,7 +119,7 @@ async def test_several_are_purged_and_the_rest_stays(
         await expect(tab.locator("tbody")).to_contain_text(job_ids[1])
 
 
-async def test_everything_is_reached_by_the_keyboard_alone(
+async def test_every_action_works_by_the_keyboard_alone(
     tab: Page, settings: Settings, producer: Producer, sql: Any
 ) -> None:
     (job_id,) = await killed(producer, settings, sql, "ada")
@@ -146,9 +146,7 @@ async def test_everything_is_reached_by_the_keyboard_alone(
         await expect(tab.get_by_role("heading", level=1)).to_have_text("Purged 1 of 1")
 
 
-async def test_figures_are_live_and_leave_what_one_does_alone(
-    tab: Page, settings: Settings, producer: Producer
-) -> None:
+async def test_figures_update_without_moving_the_focus(tab: Page, settings: Settings, producer: Producer) -> None:
     async with served(settings) as url:
         await tab.goto(url)
         await tab.evaluate("() => { window.here = true }")
@@ -165,12 +163,12 @@ async def test_figures_are_live_and_leave_what_one_does_alone(
         await expect(due).to_have_text("0")
         await expect(tab.locator("#throughput_rows")).to_contain_text("now")
         assert await tab.locator("#throughput path.line-done").get_attribute("d")
-        assert await tab.evaluate("() => window.here"), "it was loaded again"
+        assert await tab.evaluate("() => window.here"), "the page was reloaded"
         assert await tab.evaluate("() => document.activeElement.id") == "figure-dead-letters"
         await expect(tab.get_by_role("table", name="Jobs a second that ended")).to_be_visible()
 
 
-async def test_a_story_goes_on_by_itself(tab: Page, settings: Settings, producer: Producer) -> None:
+async def test_the_page_of_a_job_updates_by_itself(tab: Page, settings: Settings, producer: Producer) -> None:
     job = await producer.enqueue(user("ada"))
     async with served(settings) as url:
         await tab.goto(f"{url}/jobs")
@@ -182,11 +180,11 @@ async def test_a_story_goes_on_by_itself(tab: Page, settings: Settings, producer
         await burst(settings)
 
         await expect(tab.locator("#state")).to_have_text("done")
-        assert await tab.evaluate("() => window.here"), "it was loaded again"
+        assert await tab.evaluate("() => window.here"), "the page was reloaded"
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-async def test_every_page_is_accessible_by_day_and_by_night_and_on_a_phone(
+async def test_every_page_is_accessible_in_both_schemes_and_on_a_phone(
     tab: Page, settings: Settings, producer: Producer, sql: Any, scheme: Any
 ) -> None:
     job_id, _ = await killed(producer, settings, sql, "ada", "bob")
@@ -206,7 +204,7 @@ async def test_every_page_is_accessible_by_day_and_by_night_and_on_a_phone(
             assert wide <= 360, f"{path} scrolls sideways: {wide}"
 
 
-async def test_a_page_behind_a_token_is_entered_by_its_form(tab: Page, settings: Settings) -> None:
+async def test_a_page_with_a_token_has_a_log_in_form(tab: Page, settings: Settings) -> None:
     async with served(settings, Access(token=TOKEN)) as url:
         await tab.goto(f"{url}/dead")
         await tab.get_by_label("The token").fill("hunter2-hunter2-hunter2")
@@ -223,7 +221,7 @@ async def test_a_page_behind_a_token_is_entered_by_its_form(tab: Page, settings:
         await expect(tab.get_by_role("heading", level=1)).to_have_text("Log in")
 
 
-async def test_what_is_away_is_said_and_its_return_is_seen_without_a_hand(
+async def test_an_outage_and_its_end_are_shown_without_a_reload(
     tab: Page, server_folder: Any, database_url: str, logging_kept: None
 ) -> None:
     with ValkeyServer(server_folder / "browser") as server:
@@ -255,7 +253,7 @@ async def test_what_is_away_is_said_and_its_return_is_seen_without_a_hand(
             await expect(connection).to_contain_text("live")
 
 
-async def test_hostile_ids_are_text_in_a_browser_too(tab: Page, settings: Settings) -> None:
+async def test_hostile_ids_are_shown_as_text(tab: Page, settings: Settings) -> None:
     hostile = b"<img src=x onerror=\"document.title='owned'\">"
     redis = connect(settings.redis_url.get_secret_value(), queue=QUEUE)
     await redis.zadd(keys.dead(QUEUE), {hostile: 1.0})

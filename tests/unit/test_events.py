@@ -1,6 +1,6 @@
-"""Does docs/events.md list every event that the code logs, with its levels and fields, and no other?
+"""docs/events.md lists every event that the code logs, with its levels and fields, and no other.
 
-`python tests/unit/test_events.py` prints what the code logs.
+`python tests/unit/test_events.py` prints the events of the code.
 """
 
 import ast
@@ -20,7 +20,7 @@ ROW = re.compile(r"^\| `(\w+)` \| ([^|]+) \| ([^|]*) \| ([^|]+) \| ([^|]+) \|$",
 
 @dataclass
 class Event:
-    """What is known of one event."""
+    """The levels and fields of one event."""
 
     levels: set[str] = field(default_factory=set)
     fields: set[str] = field(default_factory=set)
@@ -29,7 +29,7 @@ class Event:
 
 
 def logged(source: str, file: str = "") -> Iterator[tuple[str, str, set[str], str]]:
-    """Each event that a source logs: its name, level, fields, and the function."""
+    """Each event that a source logs: its name, level, fields and function."""
     functions = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
     tree = ast.parse(source)
     inside: dict[ast.AST, ast.AST] = {}
@@ -43,9 +43,9 @@ def logged(source: str, file: str = "") -> Iterator[tuple[str, str, set[str], st
             continue
         where = f"{file}:{node.lineno}"
         name = node.args[0] if node.args else None
-        assert node.func.attr in LEVELS, f"{where}: {node.func.attr} is no level of ours"
-        assert isinstance(name, ast.Constant), f"{where}: no event that a reader can see"
-        assert len(node.args) == 1, f"{where}: fields have names"
+        assert node.func.attr in LEVELS, f"{where}: {node.func.attr} is not an allowed level"
+        assert isinstance(name, ast.Constant), f"{where}: the event is not a literal"
+        assert len(node.args) == 1, f"{where}: fields need names"
         function = inside[node]
         while isinstance(function, ast.Lambda):
             function = inside[function]
@@ -56,7 +56,7 @@ def logged(source: str, file: str = "") -> Iterator[tuple[str, str, set[str], st
 
 
 def names(value: ast.expr, function: ast.AST, where: str) -> set[str]:
-    """The keys of what is given as `**value`: of a dictionary written there, or in the same function."""
+    """The keys of `**value`: a dictionary literal, or one that the same function builds."""
     match value:
         case ast.Dict():
             assert all(isinstance(key, ast.Constant) for key in value.keys), where
@@ -71,14 +71,14 @@ def names(value: ast.expr, function: ast.AST, where: str) -> set[str]:
                 if isinstance(target, ast.Subscript) and ast.unparse(target.value) == value.id:
                     assert isinstance(target.slice, ast.Constant), where
                     found.add(str(target.slice.value))
-            assert found, f"{where}: where the fields of {value.id} come from cannot be seen"
+            assert found, f"{where}: the fields of {value.id} are not literals"
             return found
         case _:
-            raise AssertionError(f"{where}: fields that a reader cannot see")
+            raise AssertionError(f"{where}: the fields are not literals")
 
 
 def assigned(function: ast.AST) -> Iterator[tuple[ast.expr, ast.expr]]:
-    """What a function assigns, and to what."""
+    """The assignments of a function: targets and values."""
     for node in ast.walk(function):
         if isinstance(node, ast.Assign):
             yield from ((target, node.value) for target in node.targets)
@@ -112,7 +112,7 @@ def in_docs() -> dict[str, Event]:
 CODE, DOCS = in_code(), in_docs()
 
 
-def test_every_event_is_in_the_table_and_no_other() -> None:
+def test_the_table_has_every_event_and_no_other() -> None:
     assert CODE.keys() - DOCS.keys() == set(), "events that docs/events.md does not list"
     assert DOCS.keys() - CODE.keys() == set(), "events that nothing logs"
     rows = [name for name, *_ in ROW.findall((ROOT / "docs" / "events.md").read_text())]
@@ -121,29 +121,29 @@ def test_every_event_is_in_the_table_and_no_other() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(CODE.keys() & DOCS.keys()))
-def test_levels_and_fields_are_those_of_the_code(name: str) -> None:
+def test_levels_and_fields_match_the_code(name: str) -> None:
     assert DOCS[name].levels == CODE[name].levels
     assert DOCS[name].fields == CODE[name].fields
 
 
-def test_one_event_is_logged_in_one_place() -> None:
+def test_each_event_is_logged_in_one_function() -> None:
     assert {name: event.places for name, event in CODE.items() if len(event.places) > 1} == {}
 
 
-def test_no_logger_goes_by_another_name() -> None:
+def test_every_logger_is_named_log() -> None:
     for path in [*ROOT.glob("worker/**/*.py"), *ROOT.glob("producers/**/*.py")]:
         for line in path.read_text().splitlines():
             if "get_logger(" in line:
                 assert re.match(r"(log|\s+self\._log) = ", line), f"{path}: {line}"
 
 
-def test_events_that_cannot_be_read_are_found() -> None:
+def test_events_that_are_not_literal_are_reported() -> None:
     for source, trouble in (
-        ("log.info(name)", "no event"),
-        ("log.info('a', 1)", "fields have names"),
-        ("log.exception('a')", "no level"),
-        ("def f(**told):\n  log.info('a', **told)", "cannot be seen"),
-        ("log.info('a', **f())", "cannot see"),
+        ("log.info(name)", "not a literal"),
+        ("log.info('a', 1)", "fields need names"),
+        ("log.exception('a')", "not an allowed level"),
+        ("def f(**fields):\n  log.info('a', **fields)", "not literals"),
+        ("log.info('a', **f())", "not literals"),
     ):
         with pytest.raises(AssertionError, match=trouble):
             list(logged(source))

@@ -1,4 +1,4 @@
-"""Does every promise of docs/promises.md name tests, and are they there?"""
+"""Every promise of docs/promises.md names tests, and the tests exist."""
 
 import ast
 import re
@@ -14,7 +14,7 @@ def test_every_promise_has_a_row() -> None:
     assert list(ROWS) == [f"P{number}" for number in range(1, 13)]
 
 
-def test_every_test_that_is_named_is_there() -> None:
+def test_every_named_test_exists() -> None:
     for promise, tests in ROWS.items():
         named = re.findall(r"`([^`]+)`", tests)
         assert len(named) >= 2, promise

@@ -1,4 +1,4 @@
-"""Whether README.md says what the code does.
+"""README.md matches the code.
 
 `python tests/unit/test_readme.py` prints its table of settings.
 """
@@ -42,7 +42,7 @@ def settings_table() -> str:
     return "\n".join(lines) + "\n"
 
 
-def test_table_of_settings_is_that_of_the_code() -> None:
+def test_the_table_of_settings_matches_the_code() -> None:
     found = re.search(r"<!-- settings: .* -->\n(.*)<!-- /settings -->", README, re.DOTALL)
 
     assert found is not None
@@ -50,7 +50,7 @@ def test_table_of_settings_is_that_of_the_code() -> None:
 
 
 @pytest.mark.parametrize("document", [*OTHERS, *DECISIONS])
-def test_links_within_the_tree_lead_somewhere(document: str) -> None:
+def test_relative_links_lead_to_files(document: str) -> None:
     links = re.findall(r"\]\(([^)]+)\)", (ROOT / document).read_text())
     local = [link.partition("#")[0] for link in links if "://" not in link and not link.startswith("#")]
 
@@ -58,7 +58,7 @@ def test_links_within_the_tree_lead_somewhere(document: str) -> None:
 
 
 @pytest.mark.parametrize("document", OTHERS)
-def test_links_to_a_section_name_one(document: str) -> None:
+def test_links_to_a_section_name_an_existing_one(document: str) -> None:
     page = (ROOT / document).read_text()
     sections = {
         re.sub(r"[^\w -]", "", title).lower().replace(" ", "-")

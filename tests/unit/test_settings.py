@@ -1,4 +1,4 @@
-"""Is the environment read as the table says, and refused with a line that helps and holds no secret?"""
+"""The environment is read, and refused with a line that helps and holds no secret."""
 
 import os
 import pickle
@@ -11,7 +11,7 @@ from worker.settings import Settings, SettingsError, allowed, variable
 DATABASE_URL = "postgresql://worker:s3cret-d@db:5432/app"
 REDIS_URL = "redis://:s3cret-r@redis:6379/0"
 
-# As the design's table has them: the variable, and what it is unless it is set.
+# Every variable and its default.
 DEFAULTS = {
     "WORKER_QUEUE": "arq:queue",
     "WORKER_CONCURRENCY": 16,
@@ -38,7 +38,7 @@ DEFAULTS = {
 
 @pytest.fixture(autouse=True)
 def environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    """Only the two URLs are set, whatever the tests were started with."""
+    """An environment in which only the two URLs are set."""
     for name in os.environ:
         if name.upper().startswith("WORKER_"):
             monkeypatch.delenv(name)
@@ -54,12 +54,11 @@ def refusal() -> list[str]:
     return str(caught.value).splitlines()
 
 
-def test_defaults_are_those_of_the_table() -> None:
+def test_defaults_match_the_table() -> None:
     settings = Settings.load()
     found = {variable(name): getattr(settings, name) for name in Settings.model_fields}
     assert found.pop("DATABASE_URL").get_secret_value() == DATABASE_URL
     assert found.pop("REDIS_URL").get_secret_value() == REDIS_URL
-    # All that there are: none is added without its line here.
     assert found == DEFAULTS
 
 
@@ -88,7 +87,7 @@ def test_each_variable_is_read(environment: pytest.MonkeyPatch, name: str, given
     assert getattr(Settings.load(), name.removeprefix("WORKER_").lower()) == value
 
 
-def test_what_is_given_comes_before_the_environment(environment: pytest.MonkeyPatch) -> None:
+def test_given_values_override_the_environment(environment: pytest.MonkeyPatch) -> None:
     environment.setenv("WORKER_CONCURRENCY", "2")
     settings = Settings.load(concurrency=3, DATABASE_URL="postgres://elsewhere/app")
     assert settings.concurrency == 3
@@ -96,7 +95,7 @@ def test_what_is_given_comes_before_the_environment(environment: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize("name", ["DATABASE_URL", "REDIS_URL"])
-def test_a_url_that_is_not_set_is_asked_for(environment: pytest.MonkeyPatch, name: str) -> None:
+def test_a_missing_url_is_reported(environment: pytest.MonkeyPatch, name: str) -> None:
     environment.delenv(name)
     assert refusal() == [f"{name} is not set: export {name}=…, or run `worker dev`, which starts both servers"]
 
@@ -105,7 +104,7 @@ WHOLE = "expected a whole number from"
 
 
 @pytest.mark.parametrize(
-    ("name", "given", "takes"),
+    ("name", "given", "expected"),
     [
         ("WORKER_QUEUE", "a queue", "expected the queue's name, which is also its Redis key"),
         ("WORKER_QUEUE", "q" * 65, "expected the queue's name, which is also its Redis key"),
@@ -129,10 +128,12 @@ WHOLE = "expected a whole number from"
         ("WORKER_LOG_LEVEL", "INFO?", "expected debug or info or warning or error"),
     ],
 )
-def test_a_wrong_value_is_one_line(environment: pytest.MonkeyPatch, name: str, given: str, takes: str) -> None:
+def test_a_wrong_value_is_reported_in_one_line(
+    environment: pytest.MonkeyPatch, name: str, given: str, expected: str
+) -> None:
     environment.setenv(name, given)
     (line,) = refusal()
-    assert line == f"{name}={given[:60]!r} is not allowed: {takes}"
+    assert line == f"{name}={given[:60]!r} is not allowed: {expected}"
 
 
 def test_every_wrong_value_has_its_line(environment: pytest.MonkeyPatch) -> None:
@@ -144,7 +145,7 @@ def test_every_wrong_value_has_its_line(environment: pytest.MonkeyPatch) -> None
     ]  # fmt: skip
 
 
-def test_a_value_on_many_lines_is_still_one_line(environment: pytest.MonkeyPatch) -> None:
+def test_a_value_of_several_lines_is_reported_in_one(environment: pytest.MonkeyPatch) -> None:
     environment.setenv("WORKER_LOG_LEVEL", "info\nDATABASE_URL is fine")
     assert len(refusal()) == 1
 
@@ -174,7 +175,7 @@ def test_a_wrong_database_url_is_not_repeated(environment: pytest.MonkeyPatch, g
         "s3cret",
         "localhost:6379",
         "http://:s3cret@redis:6379/0",
-        # Passwords that are not escaped: something of them is taken for a port, or for a host.
+        # Passwords that are not escaped: a part of them is parsed as a port or a host.
         "redis://:s3cret/more@redis:6379/0",
         "redis://user:s3cret#more@redis:6379/0",
         "redis://:p@[s3cret]@redis/0",
@@ -192,36 +193,36 @@ def test_a_wrong_redis_url_is_not_repeated(environment: pytest.MonkeyPatch, give
 @pytest.mark.parametrize(
     "given", ["redis://redis", "rediss://user:p%2Fw@redis:6380/3", "unix:///run/redis.sock?db=2", "redis://[::1]:6379"]
 )
-def test_all_forms_of_a_redis_url_are_taken(environment: pytest.MonkeyPatch, given: str) -> None:
+def test_all_forms_of_a_redis_url_are_accepted(environment: pytest.MonkeyPatch, given: str) -> None:
     environment.setenv("REDIS_URL", given)
     assert Settings.load().redis_url.get_secret_value() == given
 
 
-def test_secrets_are_masked_wherever_settings_are_shown() -> None:
+def test_secrets_are_masked_when_settings_are_shown() -> None:
     settings = Settings.load()
     for shown in (str(settings), repr(settings), f"{settings}", str(settings.model_dump()), settings.model_dump_json()):
         assert "s3cret" not in shown
 
 
-def test_settings_do_not_change() -> None:
+def test_settings_are_immutable() -> None:
     settings = Settings.load()
     with pytest.raises(ValidationError):
         settings.concurrency = 2  # type: ignore[misc]
     assert pickle.loads(pickle.dumps(settings)) == settings  # noqa: S301  # for worker processes
 
 
-def test_every_variable_says_what_it_takes() -> None:
+def test_every_variable_has_allowed_values_and_a_description() -> None:
     for name in Settings.model_fields:
         assert allowed(name), name
         assert Settings.model_fields[name].description, name
 
 
-def test_limits_of_the_database_are_shorter_than_what_they_guard() -> None:
+def test_database_limits_are_shorter_than_the_lease_and_the_job_limit() -> None:
     for lease, timeout in [(10, 30), (2, 0.5), (60, 600), (2, 3600)]:
         settings = Settings.load(lease_seconds=lease, job_timeout_seconds=timeout)
         limits = settings.timeouts
-        # A frozen worker's transaction is gone before its job is another's.
+        # A frozen worker's transaction ends before another worker claims its job.
         assert limits.idle_in_transaction_seconds < settings.lease_seconds
-        # The server ends a statement, with its reason, before the job's own end, and the client only after the server.
+        # The server ends a statement before the job's own limit, and the client gives up only after the server.
         assert limits.lock_seconds <= limits.statement_seconds < settings.job_timeout_seconds
         assert limits.statement_seconds < limits.answer_seconds

@@ -1,6 +1,6 @@
-"""Does the supervisor replace what dies, stop all that it started, and tell by its exit code how that went?
+"""The supervisor replaces processes that die, stops all that it started, and reports failures in its exit code.
 
-What is supervised here are small scripts; `tests/acceptance/test_processes.py` does it with workers.
+These tests supervise small scripts; `tests/acceptance/test_processes.py` does it with workers.
 """
 
 import json
@@ -29,7 +29,7 @@ options = json.loads(sys.argv[1])
 sys.exit(Supervisor([sys.executable, "-I", "-S", "-c", *sys.argv[2:]], **options).run())
 """
 
-# What a worker does: it waits to be told to stop, and ends well.
+# As a worker does: it waits for SIGTERM, and succeeds.
 PATIENT = """
 import os, signal, sys
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
@@ -39,7 +39,7 @@ while True: signal.pause()
 
 
 class Running:
-    """A supervisor in a process of its own, which is gone at the end of the `with` block, with all that it started."""
+    """A supervisor in its own process, which ends with all that it started at the end of the `with` block."""
 
     def __init__(self, script: str, folder: Path, **options: Any) -> None:
         self.folder = folder
@@ -56,19 +56,19 @@ class Running:
         return os.pread(self._log.fileno(), os.fstat(self._log.fileno()).st_size, 0).decode()
 
     def events(self, name: str) -> list[dict[str, Any]]:
-        """The lines of the log of this name."""
+        """The log lines of this event."""
         lines = [json.loads(line) for line in self.output().splitlines() if line.startswith("{")]
         return [line for line in lines if line["event"] == name]
 
-    def until(self, look: Callable[[], Any]) -> Any:
+    def until(self, question: Callable[[], Any]) -> Any:
         deadline = time.monotonic() + PATIENCE_SECONDS
-        while not (found := look()):
+        while not (found := question()):
             assert time.monotonic() < deadline, self.output()
             time.sleep(0.01)
         return found
 
     def ready(self, count: int = 2) -> set[int]:
-        """The processes that have begun, as soon as there are so many."""
+        """The pids of the processes that are ready, once there are this many."""
         return set(self.until(lambda: len(found := self.pids()) >= count and found))
 
     def pids(self) -> set[int]:
@@ -106,7 +106,7 @@ def folder() -> Iterator[Path]:
         yield Path(path)
 
 
-def test_all_are_started_and_all_end_with_it(folder: Path) -> None:
+def test_all_processes_start_and_end_with_the_supervisor(folder: Path) -> None:
     with Running(PATIENT, folder, processes=3) as running:
         pids = running.ready(3)
 
@@ -120,7 +120,7 @@ def test_all_are_started_and_all_end_with_it(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("by", [signal.SIGKILL, signal.SIGTERM])
-def test_one_that_dies_is_replaced_and_the_others_go_on(folder: Path, by: signal.Signals) -> None:
+def test_a_process_that_dies_is_replaced_and_the_others_continue(folder: Path, by: signal.Signals) -> None:
     with Running(PATIENT, folder) as running:
         first, second = running.ready()
 
@@ -136,7 +136,7 @@ def test_one_that_dies_is_replaced_and_the_others_go_on(folder: Path, by: signal
         assert running.process.wait(PATIENCE_SECONDS) == 0
 
 
-def test_one_that_dies_again_and_again_is_replaced_again_and_again(folder: Path) -> None:
+def test_a_process_that_keeps_dying_is_replaced_each_time(folder: Path) -> None:
     with Running("import sys; sys.exit(3)", folder, processes=1) as running:
         running.until(lambda: len(running.events("process_restarted")) >= 2)
 
@@ -144,7 +144,7 @@ def test_one_that_dies_again_and_again_is_replaced_again_and_again(folder: Path)
         assert [event["code"] for event in running.events("process_ended")][:2] == [3, 3]
 
 
-def test_one_that_ends_badly_after_the_signal_is_told_by_the_exit_code(folder: Path) -> None:
+def test_the_exit_code_is_1_when_a_process_fails_after_the_signal(folder: Path) -> None:
     bad = PATIENT.replace("sys.exit(0)", "sys.exit(4)")
     with Running(bad, folder) as running:
         running.ready()
@@ -154,7 +154,7 @@ def test_one_that_ends_badly_after_the_signal_is_told_by_the_exit_code(folder: P
         assert running.process.wait(PATIENCE_SECONDS) == 1
 
 
-def test_one_that_had_not_begun_to_listen_ended_well(folder: Path) -> None:
+def test_a_process_without_a_signal_handler_yet_has_succeeded(folder: Path) -> None:
     deaf = PATIENT.replace("lambda *_: sys.exit(0)", "signal.SIG_DFL")
     with Running(deaf, folder) as running:
         running.ready()
@@ -165,7 +165,7 @@ def test_one_that_had_not_begun_to_listen_ended_well(folder: Path) -> None:
         assert [event["signal"] for event in running.events("process_ended")] == ["SIGTERM"] * 2
 
 
-def test_one_that_does_not_end_is_killed_when_its_time_is_over(folder: Path) -> None:
+def test_a_process_that_does_not_end_is_killed_after_its_time(folder: Path) -> None:
     stubborn = PATIENT.replace("lambda *_: sys.exit(0)", "signal.SIG_IGN")
     with Running(stubborn, folder, stop_seconds=0.2) as running:
         pids = running.ready()
@@ -177,7 +177,7 @@ def test_one_that_does_not_end_is_killed_when_its_time_is_over(folder: Path) -> 
         assert not any(map(alive, pids))
 
 
-def test_the_second_signal_is_passed_on_too(folder: Path) -> None:
+def test_the_second_signal_is_forwarded_as_well(folder: Path) -> None:
     twice = PATIENT.replace(
         "lambda *_: sys.exit(0)", "lambda *_: heard.append(1) or (open(sys.argv[1] + '/heard', 'a').write('1'), "
         "len(heard) == 2 and sys.exit(0))"
@@ -194,7 +194,7 @@ def test_the_second_signal_is_passed_on_too(folder: Path) -> None:
         assert [event["again"] for event in running.events("processes_stopping")] == [False, True]
 
 
-def test_what_is_to_run_once_ends_when_all_have_ended_well(folder: Path) -> None:
+def test_a_supervisor_of_one_run_ends_when_all_processes_have_succeeded(folder: Path) -> None:
     # Given a script that fails the first time
     fails_once = "import sys, pathlib; mark = pathlib.Path(sys.argv[1], 'once'); been = mark.exists(); mark.touch(); sys.exit(not been)"  # noqa: E501
     with Running(fails_once, folder, once=True, processes=1) as running:
@@ -204,15 +204,15 @@ def test_what_is_to_run_once_ends_when_all_have_ended_well(folder: Path) -> None
         assert len(running.events("process_restarted")) == 1
 
 
-def test_a_command_that_is_not_there_is_tried_again(folder: Path) -> None:
+def test_a_command_that_cannot_start_is_started_again(folder: Path) -> None:
     gone = MAIN.replace('sys.executable, "-I"', '"/nowhere", "-I"')
     process = subprocess.Popen(
         [sys.executable, "-c", gone, '{"processes": 1, "stop_seconds": 1}'], stdout=subprocess.PIPE
     )
     try:
         assert process.stdout is not None
-        told = [json.loads(process.stdout.readline()) for _ in range(2)]
-        assert [event["event"] for event in told] == ["process_not_started"] * 2
+        events = [json.loads(process.stdout.readline()) for _ in range(2)]
+        assert [event["event"] for event in events] == ["process_not_started"] * 2
         process.terminate()
         assert process.wait(PATIENCE_SECONDS) == 0
     finally:
@@ -220,8 +220,8 @@ def test_a_command_that_is_not_there_is_tried_again(folder: Path) -> None:
         process.communicate()
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process of its parent's death")
-def test_none_outlives_a_supervisor_that_is_killed(folder: Path) -> None:
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux signals a process when its parent dies")
+def test_no_process_outlives_a_supervisor_that_is_killed(folder: Path) -> None:
     with Running(PATIENT, folder) as running:
         pids = running.ready()
 
@@ -230,7 +230,7 @@ def test_none_outlives_a_supervisor_that_is_killed(folder: Path) -> None:
         running.until(lambda: not any(map(alive, pids)))
 
 
-def test_the_terminals_signals_reach_them_through_it_alone(folder: Path) -> None:
+def test_signals_of_the_terminal_reach_processes_only_through_the_supervisor(folder: Path) -> None:
     with Running(PATIENT, folder) as running:
         pids = running.ready()
 
