@@ -2,7 +2,7 @@
 
 import time
 
-PATIENCE_SECONDS = 90.0
+PATIENCE_SECONDS = 180.0
 """The longest wait for an event. Only a fault takes this long: a test goes on as soon as the event has come."""
 
 SAMPLE_SECONDS = 0.05

@@ -50,7 +50,7 @@ def twice(place: Place, number: int) -> None:
         settled(place, f"twice-{number}")
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("batch_size", [1, 20], ids=["a-session-a-job", "batches"])
 def test_every_series_is_exact_when_a_process_is_killed(place: Place, batch_size: int) -> None:
     port = free_port()

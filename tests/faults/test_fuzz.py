@@ -59,7 +59,7 @@ NEVER_MS = 1e13
 """What is due later than this is never due (the year 2286)."""
 FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
 
-pytestmark = pytest.mark.timeout(max(300, PAYLOADS / 50))
+pytestmark = pytest.mark.timeout(max(600, PAYLOADS / 50))
 
 
 @pytest.fixture
