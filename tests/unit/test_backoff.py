@@ -1,4 +1,4 @@
-"""Does a job that failed wait for longer and longer, up to a bound, and at random?"""
+"""A job that failed waits longer and longer, up to a bound, and at random."""
 
 import random
 import statistics
@@ -9,18 +9,18 @@ from worker.model.backoff import BASE_SECONDS, CAP_SECONDS, backoff_seconds
 
 
 @pytest.mark.parametrize(
-    ("tries", "longest"), [(1, 1.0), (2, 2.0), (3, 4.0), (6, 32.0), (7, 60.0), (8, 60.0), (5000, 60.0), (10**9, 60.0)]
+    ("failures", "longest"), [(1, 1), (2, 2), (3, 4), (6, 32), (7, 60), (8, 60), (5000, 60), (10**9, 60)]
 )
-def test_the_longest_wait_doubles_up_to_the_cap(monkeypatch: pytest.MonkeyPatch, tries: int, longest: float) -> None:
+def test_the_longest_wait_doubles_up_to_the_cap(monkeypatch: pytest.MonkeyPatch, failures: int, longest: float) -> None:
     def highest(low: float, high: float) -> float:
         assert low == 0
         return high
 
     monkeypatch.setattr(random, "uniform", highest)
-    assert backoff_seconds(tries) == longest
+    assert backoff_seconds(failures) == longest
 
 
-def test_waits_are_spread_over_the_whole_of_it() -> None:
+def test_waits_are_spread_over_the_whole_range() -> None:
     waits = [backoff_seconds(4) for _ in range(4000)]
     assert min(waits) >= 0
     assert max(waits) <= 8
