@@ -1,29 +1,29 @@
-"""Where a job is: one enumeration for handles, commands, metrics and pages."""
+"""The states of a job, for handles, commands, metrics and pages."""
 
 from enum import StrEnum
 
 from producers import keys
-from producers.errors import JobCancelled, JobRejected
+from producers.errors import JobCancelled, JobError, JobRejected
 from producers.wire import Result, WireError, decode_result
 
 
 class JobStatus(StrEnum):
-    """Where a job is on its way."""
+    """The state of a job."""
 
     DEFERRED = "deferred"
-    """In the queue; its time, or that of its next attempt, has not come."""
+    """In the queue; the job, or its next attempt, is not due yet."""
     DUE = "due"
     """In the queue; the next free worker claims it."""
     PARKED = "parked"
     """In the queue, behind another job of its ordering key."""
     CLAIMED = "claimed"
-    """A worker has it."""
+    """A worker holds it."""
     DONE = "done"
     REJECTED = "rejected"
     DEAD = "dead"
     CANCELLED = "cancelled"
     UNKNOWN = "unknown"
-    """Neither in the queue nor remembered."""
+    """Redis has neither the job nor its outcome."""
 
     @property
     def is_final(self) -> bool:
@@ -32,7 +32,7 @@ class JobStatus(StrEnum):
 
 
 def status_in_queue(score_ms: float, now_ms: float, *, leased: bool) -> JobStatus:
-    """Where a job of the queue is.
+    """The state of a job in the queue.
 
     Args:
         score_ms: its score in the queue.
@@ -50,8 +50,13 @@ def status_in_queue(score_ms: float, now_ms: float, *, leased: bool) -> JobStatu
 
 
 def status_of_result(result: Result) -> JobStatus:
-    """How a job with this result has ended."""
-    match result.error:
+    """The state of a job with this result."""
+    return status_of_error(result.error)
+
+
+def status_of_error(error: JobError | None) -> JobStatus:
+    """The state of a job that ended with this error; None: it is done."""
+    match error:
         case None:
             return JobStatus.DONE
         case JobRejected():
@@ -63,7 +68,7 @@ def status_of_result(result: Result) -> JobStatus:
 
 
 def status_of_stored_result(data: bytes) -> JobStatus:
-    """How a job with these bytes as its result has ended; dead when they are not a result of this contract."""
+    """The state of a job with this stored result; dead if it is not a result of this contract."""
     try:
         return status_of_result(decode_result(data))
     except WireError:

@@ -1,4 +1,4 @@
-"""The command `python -m producers`: enqueue one job, or load a file of them.
+"""The command `python -m producers`: enqueue one job, load a file of jobs, or print the contract.
 
-Nothing else of `producers` imports this, so that services which enqueue load neither typer nor rich.
+No other part of `producers` imports this package, so services that enqueue load neither typer nor rich.
 """

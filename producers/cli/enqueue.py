@@ -1,4 +1,4 @@
-"""Enqueue one job, wait for its outcome if that is wanted, and print what became of it."""
+"""Enqueue one job, optionally wait for its outcome, and print the result."""
 
 import asyncio
 from contextlib import suppress
@@ -8,23 +8,15 @@ from typing import Any
 from producers._encoding import Request
 from producers.cli.options import failure
 from producers.cli.output import Exit, Failure, print_error, print_job
-from producers.errors import (
-    JobCancelled,
-    JobError,
-    JobNotFound,
-    JobRejected,
-    ProducerError,
-    RedisUnavailable,
-    ResultTimeout,
-)
+from producers.errors import JobError, JobNotFound, ProducerError, RedisUnavailable, ResultTimeout
 from producers.handle import JobHandle
-from producers.job_status import JobStatus
+from producers.job_status import JobStatus, status_of_error
 from producers.producer import Producer
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where jobs go."""
+    """Where jobs are sent."""
 
     redis_url: str
     queue: str
@@ -32,10 +24,10 @@ class Target:
 
 
 def enqueue(request: Request[Any], target: Target, wait_seconds: float | None) -> Exit:
-    """Enqueue a job and print its id at the least; returns the exit code.
+    """Enqueue a job and print at least its id. Returns the exit code.
 
     Raises:
-        Failure: when there is nothing to print but an error.
+        Failure: there is only an error to print.
     """
     known: dict[str, Any] = {}
     try:
@@ -44,7 +36,7 @@ def enqueue(request: Request[Any], target: Target, wait_seconds: float | None) -
         if not known:
             raise Failure("interrupted: the job may or may not have been accepted", Exit.INTERRUPTED) from None
         print_job(known)
-        raise Failure("interrupted while waiting: the job goes on", Exit.INTERRUPTED) from None
+        raise Failure("interrupted while waiting: the job continues", Exit.INTERRUPTED) from None
 
 
 async def _enqueue(request: Request[Any], target: Target, wait_seconds: float | None, known: dict[str, Any]) -> Exit:
@@ -72,7 +64,7 @@ async def _wait(job: JobHandle[Any], wait_seconds: float, known: dict[str, Any])
     try:
         reply = await job.result(wait_seconds)
     except JobError as error:
-        known.update(status=_status(error).value, code=error.code, detail=error.detail)
+        known.update(status=status_of_error(error).value, code=error.code, detail=error.detail)
         return Exit.REFUSED
     except (ResultTimeout, JobNotFound) as error:
         with suppress(RedisUnavailable):
@@ -81,13 +73,3 @@ async def _wait(job: JobHandle[Any], wait_seconds: float, known: dict[str, Any])
         return Exit.UNKNOWN
     known.update(status=JobStatus.DONE.value, reply=reply.model_dump(mode="json"))
     return Exit.OK
-
-
-def _status(error: JobError) -> JobStatus:
-    match error:
-        case JobRejected():
-            return JobStatus.REJECTED
-        case JobCancelled():
-            return JobStatus.CANCELLED
-        case _:
-            return JobStatus.DEAD

@@ -1,6 +1,6 @@
-"""How are a message's fields written as flat text, in options of the command line and cells of CSV?
+"""The fields of a message as flat names and texts, for options of the command line and cells of CSV.
 
-By the name of each field, those of `changes` among them, and by text that is read for the type of the field.
+The fields of `changes` are flat names, too. A text is converted to the type of its field.
 """
 
 import json
@@ -22,11 +22,11 @@ _INTEGER = re.compile(r"[+-]?[0-9]{1,19}")
 
 @dataclass(frozen=True, slots=True)
 class FlatField:
-    """One field of a message, or of the changes in it."""
+    """A field of a message, or of its `changes`."""
 
     name: str
     within: str | None
-    """The field of the message that it is a part of; None: the message itself."""
+    """The field of the message that contains it; None: the message itself."""
     kind: Kind
     required: bool
     description: str
@@ -42,7 +42,7 @@ def flat_fields(message: type[Message[Any]]) -> dict[str, FlatField]:
     [('post_id', None, 'integer'), ('title', 'changes', 'string'), ('content', 'changes', 'string')]
 
     Raises:
-        TypeError: for a message that has no flat form.
+        TypeError: the message has no flat form.
     """
     schema = message.model_json_schema(schema_generator=MessageSchema)
     flat: dict[str, FlatField] = {}
@@ -61,12 +61,12 @@ def flat_fields(message: type[Message[Any]]) -> dict[str, FlatField]:
 
 
 def all_names() -> list[str]:
-    """The names of the fields of all messages, each once."""
+    """The names of the fields of all messages, without repetition."""
     return list(dict.fromkeys(name for message in MESSAGES.values() for name in flat_fields(message)))
 
 
 def nest(message: type[Message[Any]], texts: Mapping[str, str | bool]) -> dict[str, Any]:
-    """The fields of a message, to be validated, from flat values.
+    """The fields of a message, not validated yet, from flat values.
 
     >>> from producers.messages import UpdateUser
     >>> nest(UpdateUser, {"user_id": "42", "is_active": "no"})
@@ -77,14 +77,14 @@ def nest(message: type[Message[Any]], texts: Mapping[str, str | bool]) -> dict[s
     for name, text in texts.items():
         field = known.get(name)
         if field is None:
-            fields[name] = text  # the message refuses it, and says so
+            fields[name] = text  # refused by the message
             continue
         (fields if field.within is None else fields[field.within])[name] = coerce(field.kind, text)
     return fields
 
 
 def coerce(kind: Kind, text: str | bool) -> str | int | bool:
-    """Read text for the type of a field. What cannot be read stays text: the message refuses it, without quoting it.
+    """Convert a text to the type of a field. An unreadable text is returned unchanged, and the message refuses it.
 
     >>> coerce("integer", " 42 "), coerce("boolean", "Yes"), coerce("string", "42"), coerce("integer", "seven")
     (42, True, '42', 'seven')
@@ -102,7 +102,7 @@ def coerce(kind: Kind, text: str | bool) -> str | int | bool:
 def _flat(name: str, within: str | None, field: dict[str, Any], schema: dict[str, Any]) -> FlatField:
     kind = field.get("type")
     if kind not in get_args(Kind):
-        raise TypeError(f"the field {name} is no text, number or truth: it has no flat form")
+        raise TypeError(f"the field {name} is not a string, an integer or a boolean: it has no flat form")
     default = f"Default: {json.dumps(field['default'])}." if "default" in field else None
     return FlatField(
         name=name,

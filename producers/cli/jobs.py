@@ -1,4 +1,4 @@
-"""One command a job, generated from its message."""
+"""One command for each job type, generated from its message."""
 
 import inspect
 import math
@@ -19,53 +19,41 @@ from producers.errors import InvalidMessage
 from producers.messages import Message
 
 STDIN = "-"
-LARGEST_STDIN_BYTES = 1024 * 1024
-_LONGEST_ARGUMENT = 40
+MAX_STDIN_BYTES = 1024 * 1024
+_MAX_ARGUMENT_LENGTH = 40
 _METAVARS = {"string": "TEXT", "integer": "INTEGER", "boolean": None}
+
+
+def _job_option(metavar: str, text: str) -> Any:
+    return typer.Option(metavar=metavar, help=text, rich_help_panel="The job")
 
 
 @dataclass(frozen=True, slots=True)
 class Common:
-    """The options of every job's command."""
+    """The options that the commands of all job types share."""
 
     redis_url: options.RedisUrl = None
     queue: options.Queue = options.DEFAULT_QUEUE
     timeout: options.Timeout = options.TIMEOUT_SECONDS
     idempotency_key: Annotated[
         str | None,
-        typer.Option(
-            metavar="KEY",
-            help="Makes the job's id: the same command with the same key is accepted once. Default: a fresh one.",
-            rich_help_panel="The job",
-        ),
+        _job_option("KEY", "The same command with the same key is accepted once. Default: a new key."),
     ] = None
     ordering_key: Annotated[
         str | None,
-        typer.Option(
-            metavar="KEY",
-            help="Jobs with one key run one at a time, in order. Default: the message's own.",
-            rich_help_panel="The job",
-        ),
+        _job_option("KEY", "Jobs with one key run one at a time, in order. Default: that of the message."),
     ] = None
-    defer_by: Annotated[
-        float | None,
-        typer.Option(metavar="SECONDS", help="Run it no sooner than this long from now.", rich_help_panel="The job"),
-    ] = None
-    wait: Annotated[
-        float | None,
-        typer.Option(
-            metavar="SECONDS", help="Wait this long for the outcome, and print it.", rich_help_panel="The job"
-        ),
-    ] = None
+    defer_by: Annotated[float | None, _job_option("SECONDS", "Run it no earlier than this long from now.")] = None
+    wait: Annotated[float | None, _job_option("SECONDS", "Wait up to this long for the outcome and print it.")] = None
 
 
 def add_command(app: typer.Typer, message: type[Message[Any]]) -> None:
-    """Add the command of a message to the application."""
+    """Add the command for a message to the application."""
     app.command(
         message.job.replace("_", "-"),
         help=inspect.getdoc(message),
         epilog=_examples(message),
-        # Refused by the command itself, which does not quote them.
+        # The command refuses extra arguments itself, without quoting them.
         context_settings={"allow_extra_args": True},
     )(_command(message))
 
@@ -80,14 +68,12 @@ def _command(message: type[Message[Any]]) -> Callable[..., None]:
         target = Target(options.redis_url(common.redis_url), common.queue, options.timeout_seconds(common.timeout))
         raise typer.Exit(enqueue(_request(message, _with_stdin(texts), common), target, common.wait))
 
-    # typer reads the signature and the hints: they are what a hand-written command would have.
+    # typer reads the signature and the annotations of a command.
+    keyword = inspect.Parameter.KEYWORD_ONLY
     parameters = [
-        inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context),
+        inspect.Parameter("context", keyword, annotation=typer.Context),
         *(_parameter(field) for field in fields.values()),
-        *(
-            parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
-            for parameter in inspect.signature(Common).parameters.values()
-        ),
+        *(parameter.replace(kind=keyword) for parameter in inspect.signature(Common).parameters.values()),
     ]
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
@@ -99,7 +85,7 @@ def _parameter(field: FlatField) -> inspect.Parameter:
     hint: Any = str | None
     if field.kind == "boolean":
         option, hint = f"{option}/--no-{option[2:]}", bool | None
-    # Integers, too, are taken as text: typer's errors quote what was given.
+    # Integers are text as well, because typer's errors quote the value.
     info = typer.Option(
         option,
         metavar=_METAVARS[field.kind],
@@ -120,11 +106,11 @@ def _with_stdin(texts: dict[str, str | bool]) -> dict[str, str | bool]:
     if len(names) > 1:
         raise Failure("only one option can be read from standard input", Exit.USAGE)
     for name in names:
-        data = sys.stdin.buffer.read(LARGEST_STDIN_BYTES + 1)
-        if len(data) > LARGEST_STDIN_BYTES:
-            raise Failure(f"standard input holds more than {LARGEST_STDIN_BYTES} bytes", Exit.USAGE)
+        data = sys.stdin.buffer.read(MAX_STDIN_BYTES + 1)
+        if len(data) > MAX_STDIN_BYTES:
+            raise Failure(f"standard input holds more than {MAX_STDIN_BYTES} bytes", Exit.USAGE)
         try:
-            # The line break that `echo` and editors put at the end is not meant.
+            # `echo` and editors end the text with a line break.
             texts[name] = data.decode().removesuffix("\n").removesuffix("\r")
         except UnicodeDecodeError:
             raise Failure("standard input is not UTF-8", Exit.USAGE) from None
@@ -148,7 +134,7 @@ def _request(message: type[Message[Any]], texts: dict[str, str | bool], common: 
 
 
 def _as_option(problem: str, message: type[Message[Any]]) -> str:
-    """Say of an option what a problem says of a field."""
+    """Name the option instead of the field in a problem."""
     path, _, text = problem.partition(": ")
     name = path.rpartition(".")[2]
     fields = flat_fields(message)
@@ -159,20 +145,20 @@ def _as_option(problem: str, message: type[Message[Any]]) -> str:
 
 
 def _examples(message: type[Message[Any]]) -> str:
-    """Examples for the help, from those of the contract."""
+    """Examples for the help, made from those of the contract."""
     fields = list(flat_fields(message).values())
     shown = [field for field in fields if field.required and field.within is None]
     shown += [field for field in fields if field.within is not None][:1]
     words, source = f"python -m producers {message.job.replace('_', '-')}", ""
     for field in shown:
         value = shlex.quote(field.example)
-        if len(value) > _LONGEST_ARGUMENT:
-            # A hash is better not an argument: any user of the machine can list those.
+        if len(value) > _MAX_ARGUMENT_LENGTH:
+            # A hash should not be an argument: every user of the machine can list those.
             value, source = STDIN, f" < {field.name}.txt"
         words += f" {_option(field.name)} {value}"
     return (
         f"Examples:\n\n{words}{source}\n\n{words} --wait 5{source}\n\n"
-        f"The value {STDIN} is read from standard input, and appears in no list of processes."
+        f"The value {STDIN} is read from standard input, so it does not appear in the list of processes."
     )
 
 

@@ -1,4 +1,4 @@
-"""Getting the records of a file accepted, in order and in bounded memory."""
+"""Enqueueing the records of a file in order, in bounded memory."""
 
 import asyncio
 import socket
@@ -15,7 +15,7 @@ from producers.cli.records import BadLine, Record
 from producers.errors import EnqueueError, EnqueueUnconfirmed, RedisRefused, RedisUnavailable
 from producers.messages import MESSAGES, problems
 
-MOST_LINES = 10**12
+MAX_LINES = 10**12
 
 
 class _Options(BaseModel):
@@ -28,10 +28,10 @@ class _Options(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Naming:
-    """How the jobs of a load are named, so that it can be repeated: `<prefix>-<line>`.
+    """The idempotency keys of the jobs of a file: `<prefix>-<line>`, so that the load can be repeated.
 
-    With a prefix that was given, Redis remembers what each name stands for, and refuses another content. One that was
-    made up for this load serves only to go on with it, and costs Redis nothing.
+    With a given prefix, Redis remembers the content of each key and refuses other content. A generated prefix only
+    serves to continue the load and costs Redis nothing.
     """
 
     prefix: str
@@ -39,33 +39,33 @@ class Naming:
 
     @classmethod
     def of(cls, prefix: str | None) -> "Naming":
-        """Take the prefix that was given, or make one up.
+        """Use the given prefix, or generate one.
 
         Raises:
-            ValueError: for one that cannot begin an idempotency key.
+            ValueError: the prefix cannot begin an idempotency key.
         """
         if prefix is None:
             return cls(ids.new_id(), given=False)
-        ids.job_id(f"{prefix}-{MOST_LINES}", None)
+        ids.job_id(f"{prefix}-{MAX_LINES}", None)
         return cls(prefix, given=True)
 
     def of_line(self, line: int) -> str:
-        """The idempotency key of the job of a line."""
+        """The idempotency key of the job in a line."""
         return f"{self.prefix}-{line}"
 
 
 class Stopped(Exception):
-    """The load cannot go on: Redis is away, or takes no writes. The cause is the producer's error."""
+    """The load cannot continue: Redis is away or takes no writes. The cause is the producer's error."""
 
 
 class Load:
     """One load of one file.
 
     Attributes:
-        lines: how many records and bad lines were read.
-        valid, accepted, known, refused: of these, how many are a job's; were newly accepted; had been accepted
-            before; are neither.
-        next_line: the first line that is not surely in the queue.
+        lines: the number of records and bad lines read.
+        valid, accepted, known, refused: of these, the valid jobs; those newly accepted; those accepted before; the bad
+            or refused lines.
+        next_line: the first line that may be missing from the queue.
     """
 
     def __init__(
@@ -87,10 +87,10 @@ class Load:
         self._bytes = 0
 
     async def run(self, records: Iterable[Record | BadLine], *, sender: Sender | None) -> None:
-        """Send all the records that are jobs; without a sender, check them all.
+        """Send all valid jobs; without a sender, only validate all records.
 
         Raises:
-            Stopped: when it cannot go on; the attributes say how far it came.
+            Stopped: the load cannot continue; `next_line` is where to resume.
         """
         self._sender = sender
         for record in records:
@@ -129,7 +129,7 @@ class Load:
     async def _send(self) -> None:
         jobs, self._jobs, self._bytes = self._jobs, [], 0
         self._progress()
-        await _let_interrupts_through()
+        await _raise_swallowed_cancel()
         if self._sender is None or not jobs:
             return
         self.next_line = jobs[0][0]
@@ -151,9 +151,9 @@ class Load:
         self._refuse(line)
 
 
-async def _let_interrupts_through() -> None:
+async def _raise_swallowed_cancel() -> None:
     await asyncio.sleep(0)
-    # Up to Python 3.11 `wait_for`, which redis-py sends with, may take a cancel and keep it to itself.
+    # Until Python 3.11, `wait_for`, which redis-py uses to send, may swallow a cancellation.
     task = asyncio.current_task()
     if task is not None and task.cancelling():
         raise asyncio.CancelledError

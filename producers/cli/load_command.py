@@ -1,4 +1,4 @@
-"""The command that loads a file: where it reads, where it sends, how it ends."""
+"""The command that loads a file."""
 
 import asyncio
 import os
@@ -15,10 +15,9 @@ import typer
 from producers._redis import ANSWER_TIMEOUT_SECONDS, connect
 from producers._sender import Sender
 from producers.cli import options
-from producers.cli.lines import Lines
 from producers.cli.load import Load, Naming, Stopped
 from producers.cli.output import Exit, Failure, error_console
-from producers.cli.records import BadLine, Format, HeaderError, Record, read
+from producers.cli.records import BadLine, Format, HeaderError, Lines, Record, read
 from producers.cli.report import Refusals, Summary, progress_bar
 from producers.errors import RedisRefused
 
@@ -28,14 +27,13 @@ _SUFFIXES = {".jsonl": Format.JSONL, ".ndjson": Format.JSONL, ".json": Format.JS
 HELP = """\
 Enqueue the jobs of a file: JSON Lines or CSV, any number of them, in the order of the file.
 
-JSON Lines: one object a line. Beside "job" stand exactly the fields of its message, and what may be said of any job: \
-"idempotency_key", "ordering_key", "defer_by" (seconds).
+JSON Lines: one object a line, with "job", the fields of its message, and optionally "idempotency_key", \
+"ordering_key" and "defer_by" (seconds).
 
-CSV: a header with "job" and the names of fields, those of changes among them, and of the same options. An empty cell \
-is a field left out.
+CSV: a header with "job" and the names of fields, of changes and of the same options. An empty cell is a field left out.
 
-A bad line is told of by its number, and never by what is in it; the good ones are enqueued all the same. \
-With --idempotency-prefix the load can be repeated as often as is needed: each line is accepted once."""
+A bad line is reported by its number, never by its content; the other lines are enqueued all the same. \
+With --idempotency-prefix the load can be repeated: each line is accepted once."""
 
 EXAMPLES = r"""Examples:
 
@@ -57,14 +55,15 @@ def load(
         Format | None,
         typer.Option("--format", help="Default: by the suffix of the file; JSON Lines for standard input."),
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check all lines, and send none.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check all lines and send none.")] = False,
     errors: Annotated[
-        Path | None, typer.Option("--errors", metavar="FILE", help="Write the bad lines' numbers and problems here.")
+        Path | None,
+        typer.Option("--errors", metavar="FILE", help="Write the numbers and problems of the bad lines to this file."),
     ] = None,
     idempotency_prefix: Annotated[
         str | None, typer.Option(metavar="PREFIX", help="Give each line the idempotency key PREFIX-<line number>.")
     ] = None,
-    from_line: Annotated[int, typer.Option(metavar="N", min=1, help="Leave out the lines before this one.")] = 1,
+    from_line: Annotated[int, typer.Option(metavar="N", min=1, help="Skip the lines before this one.")] = 1,
     redis_url: options.RedisUrl = None,
     queue: options.Queue = options.DEFAULT_QUEUE,
     timeout: options.Timeout = options.TIMEOUT_SECONDS,
@@ -86,7 +85,7 @@ def load(
         try:
             source = sys.stdin.buffer if file == STDIN else stack.enter_context(Path(file).open("rb"))
             if errors is not None and file != STDIN and errors.exists() and errors.samefile(file):
-                raise Failure("--errors names the file that is loaded: name another", Exit.USAGE)
+                raise Failure("--errors names the file that is loaded: choose another one", Exit.USAGE)
             kept = None if errors is None else stack.enter_context(errors.open("w", encoding="utf-8"))
             raise typer.Exit(_load(source, settings, kept))
         except OSError as error:
@@ -99,7 +98,7 @@ class _Settings:
     naming: Naming
     from_line: int
     redis_url: str | None
-    """None: only check."""
+    """None: only check the lines."""
     queue: str
     timeout_seconds: float
 
@@ -107,7 +106,7 @@ class _Settings:
 def _by_suffix(file: str) -> Format:
     suffix = Path(file).suffix.lower()
     if file != STDIN and suffix not in _SUFFIXES:
-        raise Failure(f"the suffix of FILE is none of {', '.join(_SUFFIXES)}: say --format jsonl or csv", Exit.USAGE)
+        raise Failure(f"the suffix of FILE is none of {', '.join(_SUFFIXES)}: pass --format jsonl or csv", Exit.USAGE)
     return _SUFFIXES.get(suffix, Format.JSONL)
 
 
@@ -127,8 +126,8 @@ def _load(source: BinaryIO, settings: _Settings, kept: IO[str] | None) -> Exit:
 
 
 def _run(load: Load, records: Iterator[Record | BadLine], settings: _Settings) -> Failure | None:
-    """Returns why it ended before the end of the file, if it did."""
-    go_on = (
+    """Load the records. Returns why the load stopped early, if it did."""
+    resume = (
         f"lines from {{line}} on may be missing from the queue: run the same load again with "
         f"--idempotency-prefix {settings.naming.prefix}, and each line is accepted once"
     )
@@ -138,9 +137,9 @@ def _run(load: Load, records: Iterator[Record | BadLine], settings: _Settings) -
         raise Failure(str(error), Exit.USAGE) from None
     except Stopped as stopped:
         code = Exit.REFUSED if isinstance(stopped.__cause__, RedisRefused) else Exit.UNKNOWN
-        return Failure(f"{options.sentence(stopped.__cause__)}; {go_on.format(line=load.next_line)}", code)
+        return Failure(f"{options.sentence(stopped.__cause__)}; {resume.format(line=load.next_line)}", code)
     except KeyboardInterrupt:
-        return Failure(f"interrupted; {go_on.format(line=load.next_line)}", Exit.INTERRUPTED)
+        return Failure(f"interrupted; {resume.format(line=load.next_line)}", Exit.INTERRUPTED)
     return None
 
 
@@ -169,6 +168,6 @@ def _from(line: int, records: Iterator[Record | BadLine]) -> Iterator[Record | B
 
 
 def _size(source: BinaryIO) -> int | None:
-    """How many bytes there are to read; None when that cannot be known."""
+    """The number of bytes to read; None if it is unknown."""
     status = os.fstat(source.fileno())
     return status.st_size if stat.S_ISREG(status.st_mode) else None

@@ -1,7 +1,7 @@
-"""The options that the commands share, and connecting as they say."""
+"""The options that all commands share, their checks, and errors with advice for the command line."""
 
 import math
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -18,79 +18,60 @@ from producers.errors import (
 
 TIMEOUT_SECONDS = 10.0
 
-RedisUrl = Annotated[
-    str | None,
-    typer.Option(
-        "--redis-url",
-        metavar="URL",
-        envvar="REDIS_URL",
-        help="The Redis of the queue. With a password in it, better set as REDIS_URL: any user can list arguments.",
-        rich_help_panel="Where to",
-    ),
-]
-Queue = Annotated[
-    str,
-    typer.Option(
-        "--queue", metavar="NAME", envvar="WORKER_QUEUE", help="The name of the queue.", rich_help_panel="Where to"
-    ),
-]
-Timeout = Annotated[
-    float,
-    typer.Option(
-        "--timeout",
-        metavar="SECONDS",
-        help="How long to try while Redis is away or silent.",
-        rich_help_panel="Where to",
-    ),
-]
+
+def _redis_option(name: str, metavar: str, text: str, envvar: str | None = None) -> Any:
+    return typer.Option(name, metavar=metavar, envvar=envvar, help=text, rich_help_panel="Redis")
+
+
+_URL_HELP = "The Redis of the queue. Set a URL with a password as REDIS_URL: every user can list arguments."
+RedisUrl = Annotated[str | None, _redis_option("--redis-url", "URL", _URL_HELP, "REDIS_URL")]
+Queue = Annotated[str, _redis_option("--queue", "NAME", "The name of the queue.", "WORKER_QUEUE")]
+Timeout = Annotated[float, _redis_option("--timeout", "SECONDS", "How long to retry while Redis is away or silent.")]
 
 DEFAULT_QUEUE = keys.DEFAULT_QUEUE
 
 
 def refuse_arguments(context: typer.Context) -> None:
-    """Refuse what is no option, without quoting it: it may be a part of a value."""
+    """Refuse extra arguments without quoting them: they may be parts of a value."""
     if context.args:
-        raise Failure(
-            f"{len(context.args)} argument(s) belong to no option: put quotes around a value with spaces", Exit.USAGE
-        )
+        raise Failure(f"{len(context.args)} unexpected argument(s): put quotes around a value with spaces", Exit.USAGE)
 
 
 def redis_url(given: str | None) -> str:
-    """The URL that was given, or the way to give one."""
+    """The given URL, if there is one."""
     if not given:
-        raise Failure("no Redis was named: export REDIS_URL=redis://localhost:6379/0, or pass --redis-url", Exit.USAGE)
+        text = "REDIS_URL is not set: export REDIS_URL=redis://localhost:6379/0, or pass --redis-url"
+        raise Failure(text, Exit.USAGE)
     return given
 
 
 def timeout_seconds(given: float) -> float:
-    """The time that was given, if it is one to try in."""
+    """The given timeout, if it is positive."""
     if not (math.isfinite(given) and given > 0):
         raise Failure("--timeout must be more than 0 seconds", Exit.USAGE)
     return given
 
 
 def failure(error: ProducerError) -> Failure:
-    """What to say of an error, with what to do about it."""
+    """The error with advice and an exit code."""
+    text, code = str(error), Exit.REFUSED
     match error:
         case EnqueueUnconfirmed():
+            code = Exit.UNKNOWN
             text = (
                 f"job {error.job_id} may or may not have been accepted: run the same command again with "
                 f"--idempotency-key {error.idempotency_key}, and it is accepted once"
             )
-            return Failure(text, Exit.UNKNOWN)
         case RedisUnavailable():
-            return Failure(f"{sentence(error)}; start it, or name another by REDIS_URL or --redis-url", Exit.UNKNOWN)
+            code = Exit.UNKNOWN
+            text = f"{sentence(error)}; start it, or set another one with REDIS_URL or --redis-url"
         case RedisRefused():
-            text = (
-                f"{sentence(error)}; look at the password and the number in REDIS_URL, and at Redis's memory and role"
-            )
-            return Failure(text, Exit.REFUSED)
+            text = f"{sentence(error)}; check the password and the number in REDIS_URL, and Redis's memory and role"
         case ResultTimeout() | JobNotFound():
-            return Failure(str(error), Exit.UNKNOWN)
-        case _:
-            return Failure(str(error), Exit.REFUSED)
+            code = Exit.UNKNOWN
+    return Failure(text, code)
 
 
 def sentence(error: object) -> str:
-    """The text of an error as the first half of a sentence: Redis's own ends in a full stop, or does not."""
+    """The text of an error without the full stop that Redis sometimes adds."""
     return str(error).rstrip(". ")

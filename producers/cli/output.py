@@ -1,4 +1,4 @@
-"""What the command prints: text on a terminal, one JSON object a line in a pipe, and errors on stderr, a line each."""
+"""Output: text on a terminal, one JSON object a line in a pipe, and one line for each error on stderr."""
 
 import json
 import os
@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-_LONGEST_VALUE = 200
+_MAX_VALUE_LENGTH = 200
 _STYLES = {
     "accepted": "green",
     "known already": "yellow",
@@ -22,20 +22,20 @@ _STYLES = {
 
 
 class Exit(IntEnum):
-    """What the exit codes mean."""
+    """The exit codes."""
 
     OK = 0
     REFUSED = 1
-    """Rejected, dead, cancelled or not accepted; of a file, some lines."""
+    """The job was rejected, dead, cancelled or not accepted; or lines of a file were refused."""
     USAGE = 2
     """The command or the message is wrong: nothing was sent."""
     UNKNOWN = 3
-    """Redis is away, or the outcome is not known."""
+    """Redis is away, or the outcome is unknown."""
     INTERRUPTED = 130
 
 
 class Failure(Exception):
-    """Ends the command: one line for stderr, and the exit code."""
+    """Ends the command with one line on stderr and an exit code."""
 
     def __init__(self, text: str, code: Exit) -> None:
         super().__init__(text)
@@ -43,18 +43,18 @@ class Failure(Exception):
 
 
 def error_console() -> Console:
-    """The console of stderr. Lines are never wrapped: others read them too."""
+    """The console of stderr. It does not wrap lines, because programs read them, too."""
     return Console(stderr=True, soft_wrap=True, highlight=False, markup=False, emoji=False)
 
 
 def print_error(text: str, console: Console | None = None) -> None:
-    """Print one line that says what went wrong and what to do."""
+    """Print an error as one line."""
     line = Text.assemble(("error:", "bold red"), " ", printable(text))
     (console or error_console()).print(line)
 
 
 def print_job(answer: Mapping[str, Any]) -> None:
-    """Print what became of one job."""
+    """Print the result of one command: `answer` has the job's id and what is known of its outcome."""
     if not sys.stdout.isatty():
         print_json(answer)
         return
@@ -63,8 +63,8 @@ def print_job(answer: Mapping[str, Any]) -> None:
     console.print(Text.assemble((state, _STYLES[state]), "  ", answer["job_id"]))
     if (status := answer.get("status")) is None:
         return
-    said = f"  {answer['code']}: {printable(answer['detail'])}" if "code" in answer else ""
-    console.print(Text.assemble((status, _STYLES.get(status, "yellow")), said))
+    reason = f"  {answer['code']}: {printable(answer['detail'])}" if "code" in answer else ""
+    console.print(Text.assemble((status, _STYLES.get(status, "yellow")), reason))
     reply = answer.get("reply", {})
     width = max(map(len, reply), default=0)
     for name, value in reply.items():
@@ -72,22 +72,22 @@ def print_job(answer: Mapping[str, Any]) -> None:
 
 
 def print_json(answer: Mapping[str, Any]) -> None:
-    """Print one JSON object as one line of ASCII, so that no encoding of a pipe can spoil it."""
+    """Print a JSON object as one line of ASCII, which is valid in every encoding."""
     print_line(json.dumps(answer))
 
 
 def print_line(text: str) -> None:
-    """Print a line at once. Whoever closed the pipe has seen enough: what the command did is done all the same."""
+    """Print a line at once. A closed pipe is not an error: the command has done its work."""
     try:
         sys.stdout.write(text + "\n")
         sys.stdout.flush()
     except BrokenPipeError:
-        # Else the interpreter would try once more at its end.
+        # Otherwise the interpreter flushes again at exit and fails.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def printable(text: str) -> str:
-    """Text that cannot steer a terminal, and is one line.
+    """Text as one line without control characters.
 
     >>> printable("a\\x1b[2Jb\\nc")
     'a\\\\x1b[2Jb\\\\nc'
@@ -100,4 +100,4 @@ def printable(text: str) -> str:
 
 def _shown(value: object) -> str:
     text = printable(value if isinstance(value, str) else json.dumps(value))
-    return text if len(text) <= _LONGEST_VALUE else text[:_LONGEST_VALUE] + "…"
+    return text if len(text) <= _MAX_VALUE_LENGTH else text[:_MAX_VALUE_LENGTH] + "…"

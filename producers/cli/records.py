@@ -1,27 +1,59 @@
-"""What a file asks for: records of JSON Lines or CSV, and the lines that are none."""
+"""The records of a file of JSON Lines or CSV of any size, and its bad lines, read in bounded memory."""
 
 import csv
+from codecs import BOM_UTF8
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Any, BinaryIO
 
 from pydantic_core import from_json
 
 from producers.cli.fields import all_names, nest
-from producers.cli.lines import LONGEST_LINE_BYTES, Lines
 from producers.messages import MESSAGES
 
 JOB = "job"
 OPTIONS = ("idempotency_key", "ordering_key", "defer_by")
-"""The names beside the fields of the message, in both formats."""
+"""The names of options, which both formats have in addition to the fields of the message."""
 
-_TOO_LONG = f"longer than {LONGEST_LINE_BYTES} bytes"
+MAX_LINE_BYTES = 1024 * 1024
+"""The largest message fits, even if every character of it is escaped."""
+
+_TOO_LONG = f"longer than {MAX_LINE_BYTES} bytes"
 _NOT_UTF8 = "not UTF-8"
 
 
+class Lines:
+    """The lines of a file with their numbers, from 1, in bounded memory. None stands for a line that is too long."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._number = 0
+        self.bytes_read = 0
+
+    def __iter__(self) -> Iterator[tuple[int, bytes | None]]:
+        return self
+
+    def __next__(self) -> tuple[int, bytes | None]:
+        line = self._readline()
+        if not line:
+            raise StopIteration
+        self._number += 1
+        if len(line) <= MAX_LINE_BYTES or line.endswith(b"\n"):
+            # Spreadsheets write a byte order mark before the first line.
+            return self._number, line.removeprefix(BOM_UTF8) if self._number == 1 else line
+        while (rest := self._readline()) and not rest.endswith(b"\n"):
+            pass
+        return self._number, None
+
+    def _readline(self) -> bytes:
+        read = self._file.readline(MAX_LINE_BYTES + 1)
+        self.bytes_read += len(read)
+        return read
+
+
 class Format(StrEnum):
-    """How a file is written."""
+    """The format of a file."""
 
     JSONL = "jsonl"
     CSV = "csv"
@@ -29,7 +61,7 @@ class Format(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One job of a file, not validated yet."""
+    """A job in a file, not validated yet."""
 
     line: int
     job: str
@@ -39,21 +71,21 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class BadLine:
-    """A line that is not accepted, and why; without any value of it."""
+    """A line that cannot be enqueued, and why, without any of its values."""
 
     line: int
     problems: tuple[str, ...]
 
 
 class HeaderError(Exception):
-    """The header of a CSV file names no columns that can be read."""
+    """The header of a CSV file is wrong, so none of its lines can be read."""
 
 
 def read(lines: Lines, form: Format) -> Iterator[Record | BadLine]:
-    """The records of a file, in order.
+    """The records and bad lines of a file, in order.
 
     Raises:
-        HeaderError: for the first line of CSV.
+        HeaderError: the first line of a CSV file is wrong.
     """
     return _read_jsonl(lines) if form is Format.JSONL else _read_csv(lines)
 
@@ -86,7 +118,7 @@ def _json_record(number: int, line: bytes) -> Record | BadLine:
 
 def _read_csv(lines: Lines) -> Iterator[Record | BadLine]:
     feed = _Feed(lines)
-    # Strict: what is not quoted as it should be is refused, not guessed at.
+    # Strict: wrong quoting is refused, not guessed at.
     reader = csv.reader(feed, strict=True)
     header: list[str] | None = None
     while True:
@@ -115,7 +147,7 @@ class _TooLong(Exception):
 
 
 class _Feed:
-    """The lines of CSV as its reader takes them. A quoted cell may hold line breaks, so a record is bounded as well."""
+    """The lines for the CSV reader. A quoted cell may hold line breaks, so whole records are limited in size."""
 
     def __init__(self, lines: Lines) -> None:
         self._lines = lines
@@ -123,7 +155,7 @@ class _Feed:
         self.first = self.last = 0
 
     def begin(self) -> None:
-        """The next line is the first of a record."""
+        """The next line begins a record."""
         self.first = self._size = 0
 
     def __iter__(self) -> "_Feed":
@@ -133,9 +165,9 @@ class _Feed:
         self.last, line = next(self._lines)
         self.first = self.first or self.last
         self._size += 0 if line is None else len(line)
-        if line is None or self._size > LONGEST_LINE_BYTES:
+        if line is None or self._size > MAX_LINE_BYTES:
             raise _TooLong
-        # Refused later: the cells of the record must be told apart first, or the lines after it could not be read.
+        # Bad bytes are refused later: the reader must find the end of the record first.
         return line.decode(errors="surrogateescape")
 
 
@@ -144,7 +176,7 @@ def _header(row: list[str]) -> list[str]:
     known = [JOB, *all_names(), *OPTIONS]
     for position, name in enumerate(names, start=1):
         if name not in known:
-            # Not quoted: without a header this is somebody's data.
+            # The name is not shown: in a file without a header it is a value.
             raise HeaderError(f"column {position} is not one of {', '.join(known)}")
         if names.index(name) != position - 1:
             raise HeaderError(f"column {position} repeats {name}")

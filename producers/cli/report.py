@@ -1,4 +1,4 @@
-"""What a load tells: progress while it runs, the lines it refused, and how it ended."""
+"""The output of a load: progress, bad lines, and a summary."""
 
 import json
 import sys
@@ -10,16 +10,15 @@ from typing import IO
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
-from producers.cli.lines import Lines
 from producers.cli.load import Load
 from producers.cli.output import print_json, print_line, printable
-from producers.cli.records import BadLine
+from producers.cli.records import BadLine, Lines
 
-PRINTED_LINES = 20
+MAX_PRINTED_LINES = 20
 
 
 class Refusals:
-    """Tells of the first few bad lines on stderr, and of all of them in a file if there is one."""
+    """Reports the first bad lines on stderr, and all of them in a file if there is one."""
 
     def __init__(self, console: Console, file: IO[str] | None) -> None:
         self._console = console
@@ -27,23 +26,23 @@ class Refusals:
         self._count = 0
 
     def add(self, bad: BadLine) -> None:
-        """Tell of one line."""
+        """Report one line."""
         self._count += 1
-        if self._count <= PRINTED_LINES:
+        if self._count <= MAX_PRINTED_LINES:
             self._console.print(f"line {bad.line}: {printable('; '.join(bad.problems))}")
         if self._file is not None:
             self._file.write(json.dumps({"line": bad.line, "problems": bad.problems}) + "\n")
 
     def end(self) -> None:
-        """Tell how many more there were."""
-        if self._count > PRINTED_LINES:
+        """Print how many more lines there were."""
+        if self._count > MAX_PRINTED_LINES:
             more = "" if self._file is not None else "; --errors FILE keeps them all"
-            self._console.print(f"… and {self._count - PRINTED_LINES} more{more}")
+            self._console.print(f"… and {self._count - MAX_PRINTED_LINES} more{more}")
 
 
 @contextmanager
 def progress_bar(console: Console, lines: Lines, total_bytes: int | None) -> Iterator[Callable[[], None]]:
-    """Show how much of the file has been read, on a terminal; gives what is to be called as it goes on."""
+    """Show on a terminal how much of the file has been read. Yields the function that updates it."""
     if not console.is_terminal:
         yield lambda: None
         return
@@ -54,7 +53,7 @@ def progress_bar(console: Console, lines: Lines, total_bytes: int | None) -> Ite
 
 
 class Summary:
-    """How a load ended, with the time it took."""
+    """The counts of a load and its duration."""
 
     def __init__(self, load: Load, *, prefix: str, dry_run: bool) -> None:
         self._load = load
@@ -63,7 +62,7 @@ class Summary:
         self._began = time.monotonic()
 
     def print(self, *, finished: bool) -> None:
-        """Print it: a sentence on a terminal, a JSON object in a pipe."""
+        """Print a sentence on a terminal, a JSON object in a pipe."""
         seconds = max(time.monotonic() - self._began, 0.001)
         if sys.stdout.isatty():
             print_line(self._sentence(seconds))

@@ -275,7 +275,7 @@ def test_an_interrupt_while_waiting_prints_the_id(url: str, client: redis.Redis)
     done = Done(process.returncode, out, err)
     assert done.code == 130
     assert done.answer["job_id"] == "k@user:1"
-    assert "the job goes on" in done.error
+    assert "the job continues" in done.error
 
 
 def test_a_wrong_message_is_one_line_and_sends_nothing(url: str, client: redis.Redis) -> None:
@@ -299,8 +299,8 @@ def test_standard_input_that_is_no_hash_is_one_line(url: str, client: redis.Redi
     ("where", "code", "says"),
     [
         (f"redis://:{SECRET}/@localhost:x", 2, "not the URL of a Redis: use redis://"),
-        ("wrong password", 1, "look at the password and the number in REDIS_URL"),
-        ("nobody there", 3, "start it, or name another by REDIS_URL or --redis-url"),
+        ("wrong password", 1, "check the password and the number in REDIS_URL"),
+        ("nobody there", 3, "start it, or set another one with REDIS_URL or --redis-url"),
     ],
 )
 def test_a_redis_that_cannot_be_used_is_one_line_with_the_way_out(

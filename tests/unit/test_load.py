@@ -16,9 +16,8 @@ from producers import EnqueueError, EnqueueUnconfirmed, IdempotencyConflict, Red
 from producers._encoding import Encoded
 from producers._sender import JOBS_A_CALL, Sender
 from producers.cli.fields import all_names, flat_fields
-from producers.cli.lines import LONGEST_LINE_BYTES, Lines
 from producers.cli.load import Load, Naming, Stopped
-from producers.cli.records import JOB, OPTIONS, BadLine, Format, HeaderError, Record, read
+from producers.cli.records import JOB, MAX_LINE_BYTES, OPTIONS, BadLine, Format, HeaderError, Lines, Record, read
 from producers.messages import MESSAGES
 
 HASH = "$2b$12$EixZaYVK1fsbw1ZfbX3OXePaWxn96p36WQoeG6Lruj3vjPGga31lW"
@@ -101,9 +100,9 @@ def test_no_byte_of_a_file_is_lost_or_made_up(data: bytes) -> None:
 
 @pytest.mark.parametrize("end", [b"", b"\n"])
 @pytest.mark.parametrize("start", [b"", b"\xef\xbb\xbf"])
-@pytest.mark.parametrize("excess", [-1, 0, 1, 2, 3, LONGEST_LINE_BYTES, 3 * LONGEST_LINE_BYTES])
+@pytest.mark.parametrize("excess", [-1, 0, 1, 2, 3, MAX_LINE_BYTES, 3 * MAX_LINE_BYTES])
 def test_a_line_over_the_limit_is_refused_and_the_next_is_read(excess: int, start: bytes, end: bytes) -> None:
-    line = start + b"x" * (LONGEST_LINE_BYTES + excess - len(start))
+    line = start + b"x" * (MAX_LINE_BYTES + excess - len(start))
 
     found = lines_of(line + b"\nnext" + end)
 
@@ -113,7 +112,7 @@ def test_a_line_over_the_limit_is_refused_and_the_next_is_read(excess: int, star
 
 def test_a_line_of_any_length_takes_bounded_memory() -> None:
     class Endless(io.RawIOBase):
-        left = 200 * LONGEST_LINE_BYTES
+        left = 200 * MAX_LINE_BYTES
 
         def readable(self) -> bool:
             return True
@@ -131,7 +130,7 @@ def test_a_line_of_any_length_takes_bounded_memory() -> None:
 
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert peak < 10 * LONGEST_LINE_BYTES
+    assert peak < 10 * MAX_LINE_BYTES
 
 
 # JSON Lines
@@ -165,7 +164,7 @@ def test_a_line_is_a_job_with_its_fields_and_its_options() -> None:
         (b"\xff\xfe\x00{", "not UTF-8"),
         (b"[" * 100_000, "not JSON"),
         (b'{"job":"delete_user","user_id":"\\ud800"}', "not JSON"),
-        (b'{"job":"' + b"x" * LONGEST_LINE_BYTES + b'"}', "longer than 1048576 bytes"),
+        (b'{"job":"' + b"x" * MAX_LINE_BYTES + b'"}', "longer than 1048576 bytes"),
     ],
     ids=lambda value: value[:24] if isinstance(value, bytes) else "",
 )
@@ -221,7 +220,7 @@ def test_the_mark_that_spreadsheets_put_before_the_header_is_not_a_part_of_it() 
         (b"delete_user,1,\xff,", "not UTF-8"),
         (b'delete_user,1,"a"b,', "not CSV"),
         (b"delete_user,1,,soon", "defer_by: input should be a valid number"),
-        (b'delete_user,1,"' + b"x" * LONGEST_LINE_BYTES + b'",', "not CSV: longer than 1048576 bytes"),
+        (b'delete_user,1,"' + b"x" * MAX_LINE_BYTES + b'",', "not CSV: longer than 1048576 bytes"),
         (b'delete_user,1,"' + b"x" * 200_000 + b'",', "not CSV: field larger than field limit"),
     ],
     ids=lambda value: value[:24] if isinstance(value, bytes) else "",
@@ -236,7 +235,7 @@ def test_a_row_that_is_no_job_is_one_problem_and_the_next_is_read(row: bytes, sa
 
 def test_a_quote_that_is_never_closed_takes_bounded_memory_and_names_where_it_began() -> None:
     row = b"create_post,7,t,text\n"
-    count = 2 * LONGEST_LINE_BYTES // len(row)
+    count = 2 * MAX_LINE_BYTES // len(row)
 
     bad, *rest = csv(b'job,author_id,title,content\ncreate_post,7,t,"text\n' + row * count)
 

@@ -112,7 +112,7 @@ def folder(tmp_path: Path) -> Path:
         (["load", "{folder}", "--format", "csv"], "Is a directory"),
         (["load", "{folder}/jobs.csv"], "column 1 is not one of job, email"),
         (["load", "{folder}/jobs.jsonl", "--format", "csv"], "the header is not CSV"),
-        (["load", "{folder}/jobs.txt"], "say --format jsonl or csv"),
+        (["load", "{folder}/jobs.txt"], "pass --format jsonl or csv"),
         (["load", "{folder}/jobs.jsonl", "--format", "xml"], "Invalid value for '--format'"),
         (["load", "{folder}/jobs.jsonl", "--errors", "{folder}/jobs.jsonl"], "--errors names the file that is loaded"),
         (["load", "{folder}/jobs.jsonl", "--errors", "{folder}/no/errors"], "No such file or directory"),
@@ -157,7 +157,7 @@ def test_a_hash_from_standard_input_may_end_in_a_line_break(
 
     # Taken: what is wrong is only that nobody is there.
     assert main(["create-user", *USER, "--hashed-password", "-", "--timeout", "0.01"]) == 3
-    assert "start it, or name another by REDIS_URL or --redis-url" in capsys.readouterr().err
+    assert "start it, or set another one with REDIS_URL or --redis-url" in capsys.readouterr().err
 
 
 def test_the_help_teaches_by_examples(capsys: pytest.CaptureFixture[str]) -> None:
