@@ -17,7 +17,7 @@ from tests.acceptance.test_raw_jobs import deliver, settled
 
 CREATED, UPDATED, DELETED, TAKEN = 8_800, 400, 400, 400
 BROKEN, DAMAGED, TWICE = 20, 30, 7
-TRIES = 3
+ATTEMPTS = 3
 
 # Creating users with such names fails.
 BREAK = (
@@ -57,7 +57,7 @@ def test_every_series_is_exact_when_a_process_is_killed(place: Place, batch_size
     variables = {
         **place.variables,
         "WORKER_LEASE_SECONDS": "2",
-        "WORKER_MAX_TRIES": str(TRIES),
+        "WORKER_MAX_TRIES": str(ATTEMPTS),
         "WORKER_BATCH_SIZE": str(batch_size),
         "WORKER_HTTP_PORT": str(port),
     }
@@ -104,10 +104,10 @@ def test_every_series_is_exact_when_a_process_is_killed(place: Place, batch_size
         # And those of the log
         redelivered = [line for line in events(worker, "job_done") if line.get("redelivered")]
         assert found.by("worker_redeliveries_total") == {(): len(redelivered)}
-        tries = found.by("worker_attempts_total", "kind", "outcome")
-        assert tries["create_user", "retry"] == BROKEN * (TRIES - 1) == len(events(worker, "job_retried"))
+        attempts = found.by("worker_attempts_total", "kind", "outcome")
+        assert attempts["create_user", "retry"] == BROKEN * (ATTEMPTS - 1) == len(events(worker, "job_retried"))
         by_job: Counter[tuple[str]] = Counter()
-        for (job, _), count in tries.items():
+        for (job, _), count in attempts.items():
             by_job[job,] += int(count)
         assert found.by("worker_job_wait_seconds_count", "kind") == by_job
         assert found.by("worker_job_run_seconds_count", "kind") == by_job

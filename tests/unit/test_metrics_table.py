@@ -8,9 +8,9 @@ import sys
 from pathlib import Path
 
 from prometheus_client.core import Metric
-from worker.queue.counters import Counters, Histogram
 
 from worker.observability.metrics import TABLE, MetricFamilies, MetricsSnapshot
+from worker.queue.counters import Counters, Histogram
 from worker.queue.status import Beat, Jobs, WorkerSeen
 
 OPERATIONS = Path(__file__).parents[2] / "docs" / "operations.md"
@@ -30,14 +30,14 @@ def table() -> str:
 
 
 def exposed(*, redis_up: bool = True) -> dict[str, Metric]:
-    tallies = Counters(
+    counters = Counters(
         attempts={("create_user", "done", ""): 2, ("create_user", "retry", "failed"): 1},
         redelivered={"create_user": 1},
         wait={"create_user": Histogram((0.5,), [2, 1], 2.0)},
         run={"create_user": Histogram((0.5,), [3, 0], 0.3)},
     )
     workers = [WorkerSeen(b"host:1", BEAT, 1.0), WorkerSeen(b"host:2", BEAT, 100.0)]
-    snapshot = MetricsSnapshot("q", Jobs(1, 2, 3, 4, 5, 6.5), tallies, workers)
+    snapshot = MetricsSnapshot("q", Jobs(1, 2, 3, 4, 5, 6.5), counters, workers)
     if not redis_up:
         snapshot = MetricsSnapshot("q", None, None, workers[:1])
     return {family.name: family for family in MetricFamilies(snapshot).collect()}

@@ -13,6 +13,7 @@ from producers import keys
 from producers._redis import connect
 from worker.database.connections import Unreachable
 from worker.database.session import create_engine
+from worker.queue.availability import close_redis
 from worker.queue.availability import describe_error as describe_redis_error
 from worker.queue.status import database_trouble as describe_database_error
 from worker.settings import Settings
@@ -135,8 +136,7 @@ async def _check_redis_and_workers(settings: Settings) -> str | None:
     except (RedisError, OSError) as error:
         return f"redis: {error}"
     finally:
-        await redis.aclose()
-        await redis.connection_pool.disconnect()
+        await close_redis(redis)
     if heartbeat is None:
         return f"worker: no heartbeat for the queue {settings.queue}: start a worker, or read its log"
     return None

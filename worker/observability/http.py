@@ -26,6 +26,7 @@ from worker.engine.worker import EngineWorker
 from worker.observability import health
 from worker.observability.health import Health, Probe
 from worker.observability.metrics import MetricFamilies, MetricsSnapshot
+from worker.queue.availability import close_redis
 from worker.queue.counters import read_counters
 from worker.queue.status import Beat, WorkerSeen, queue_status
 
@@ -105,8 +106,7 @@ async def serve_endpoints(worker: EngineWorker, *, database_url: str, redis_url:
         await serve(endpoints.app(), host, port)
     finally:
         await checks.close()
-        await redis.aclose()
-        await redis.connection_pool.disconnect()
+        await close_redis(redis)
         await engine.dispose()
 
 

@@ -63,11 +63,11 @@ TABLE: dict[str, Series] = {
 
 @dataclass(frozen=True, slots=True)
 class MetricsSnapshot:
-    """One observation of a queue. `jobs` and `tallies` are None while Redis is unreachable."""
+    """One observation of a queue. `jobs` and `counters` are None while Redis is unreachable."""
 
     queue: str
     jobs: Jobs | None
-    tallies: Counters | None
+    counters: Counters | None
     workers: Sequence[WorkerSeen]
 
 
@@ -79,8 +79,8 @@ class MetricFamilies:
 
     def collect(self) -> Iterator[Metric]:
         """All metrics. Unknown ones are left out instead of set to 0."""
-        if (tallies := self._snapshot.tallies) is not None:
-            yield from self._job_metrics(tallies)
+        if (counters := self._snapshot.counters) is not None:
+            yield from self._job_metrics(counters)
         if (jobs := self._snapshot.jobs) is not None:
             states = ("due", "deferred", "in_flight", "parked", "dead")
             yield self._gauge("worker_queue_jobs", (((state,), getattr(jobs, state)) for state in states))
@@ -92,20 +92,20 @@ class MetricFamilies:
         versions = (version("userpost-worker"), platform.python_version(), version("arq"), version("sqlalchemy"))
         yield self._gauge("worker_build_info", [(versions, 1)])
 
-    def _job_metrics(self, tallies: Counters) -> Iterator[Metric]:
-        yield self._counter("worker_jobs_total", tallies.ended.items())
+    def _job_metrics(self, counters: Counters) -> Iterator[Metric]:
+        yield self._counter("worker_jobs_total", counters.ended.items())
         attempts: dict[tuple[str, ...], int] = {}
-        for (job, outcome, _), count in tallies.attempts.items():
+        for (job, outcome, _), count in counters.attempts.items():
             attempts[job, outcome] = attempts.get((job, outcome), 0) + count
         yield self._counter("worker_attempts_total", attempts.items())
         yield self._counter(
-            "worker_redeliveries_total", (((job,), count) for job, count in tallies.redelivered.items())
+            "worker_redeliveries_total", (((job,), count) for job, count in counters.redelivered.items())
         )
-        yield self._histogram("worker_job_wait_seconds", (((job,), times) for job, times in tallies.wait.items()))
-        yield self._histogram("worker_job_run_seconds", (((job,), times) for job, times in tallies.run.items()))
-        yield self._histogram("worker_batch_jobs", [((), tallies.batches)])
-        yield self._counter("worker_batch_splits_total", [((), tallies.splits)])
-        yield self._counter("worker_leases_lost_total", [((), tallies.leases_lost)])
+        yield self._histogram("worker_job_wait_seconds", (((job,), times) for job, times in counters.wait.items()))
+        yield self._histogram("worker_job_run_seconds", (((job,), times) for job, times in counters.run.items()))
+        yield self._histogram("worker_batch_jobs", [((), counters.batches)])
+        yield self._counter("worker_batch_splits_total", [((), counters.splits)])
+        yield self._counter("worker_leases_lost_total", [((), counters.leases_lost)])
 
     def _worker_metrics(self) -> Iterator[Metric]:
         beats = [(_name(worker), worker.beat) for worker in self._snapshot.workers if not worker.missing]
