@@ -185,11 +185,11 @@ async def test_a_job_leaks_no_value_however_it_ends(
 def check_lines(out: str) -> None:
     """The log has the outcome of every job and its reason."""
     lines = [json.loads(line) for line in out.splitlines()]
-    tries = [(line["job_id"], line["event"], line.get("code")) for line in lines if "try" in line]
-    assert ("done-user", "job_done", None) in tries
-    assert ("conflict", "job_rejected", "conflict") in tries
-    assert ("fails", "job_retried", "failed") in tries
-    assert ("fails", "job_dead", "failed") in tries
+    attempts = [(line["job_id"], line["event"], line.get("code")) for line in lines if "attempt" in line]
+    assert ("done-user", "job_done", None) in attempts
+    assert ("conflict", "job_rejected", "conflict") in attempts
+    assert ("fails", "job_retried", "failed") in attempts
+    assert ("fails", "job_dead", "failed") in attempts
     errors = [line["error"] for line in lines if line["event"] == "unhandled_error"]
     assert [[link["type"] for link in error] for error in errors] == [["LookupError", "KeyError"]]
     events = {line["event"] for line in lines}
