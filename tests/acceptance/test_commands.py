@@ -36,7 +36,7 @@ def test_check_prints_one_line_for_each_server_that_does_not_answer() -> None:
 
     assert (done.returncode, done.stdout) == (1, "")
     database, broker = done.stderr.splitlines()
-    assert database == "database: cannot be reached (ConnectionRefusedError)"
+    assert database == "database: the database cannot be reached (ConnectionRefusedError)"
     assert broker.startswith("redis: ")
     assert "refused" in broker or "Connect call failed" in broker
     assert "hush" not in done.stderr

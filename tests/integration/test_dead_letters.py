@@ -401,6 +401,18 @@ async def test_what_cannot_be_replayed_stays_and_says_why(stage: Stage, command:
     assert await stage.redis.get(keys.job("a")) != b"x"
 
 
+async def test_replay_ends_with_one_line_when_postgresql_is_unreachable(
+    stage: Stage, command: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await stage.bury_by_hand({"a": 0})
+    monkeypatch.setenv("DATABASE_URL", "postgresql://someone:hush@127.0.0.1:1/none")
+
+    done = await command("replay", "a")
+
+    assert done == (1, "", "the database cannot be used: the database cannot be reached (ConnectionRefusedError)\n")
+    assert await stage.ids() == [b"a"]
+
+
 async def test_poison_that_is_replayed_dies_again_and_is_kept_again(stage: Stage) -> None:
     await stage.poison()
     ids = [job_id for job_id in await stage.ids() if job_id != b"missing"]

@@ -14,14 +14,13 @@ import typer
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 from rich.console import Console
-from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from producers._redis import connect
-from worker.database.connections import ConnectionLost, LeftIdle
+from worker.database.connections import DATABASE_ERRORS
+from worker.database.connections import describe_error as describe_database_error
 from worker.database.session import create_engine
 from worker.queue.availability import describe_error
-from worker.queue.status import database_trouble
 from worker.settings import Settings, SettingsError
 
 T = TypeVar("T")
@@ -67,8 +66,8 @@ def with_servers(settings: Settings, act: Callable[[Servers], Coroutine[Any, Any
         return asyncio.run(run())
     except RedisError as error:
         stop(f"Redis cannot be used: {describe_error(error)}", code=1)
-    except (SQLAlchemyError, ConnectionLost, LeftIdle, OSError) as error:
-        stop(f"the database cannot be used: {database_trouble(error)}", code=1)
+    except DATABASE_ERRORS as error:
+        stop(f"the database cannot be used: {describe_database_error(error)}", code=1)
 
 
 @asynccontextmanager

@@ -21,11 +21,11 @@ from worker.dashboard.security import Access, Guard
 from worker.dashboard.sessions import Sessions, WrongTries
 from worker.dashboard.templating import FOLDER, Pages
 from worker.dashboard.views import dead, jobs, login, overview, schedule
+from worker.database.connections import DATABASE_ERRORS
+from worker.database.connections import describe_error as describe_database_error
 from worker.database.session import create_sessions
 from worker.model.failures import causes
 from worker.queue.availability import describe_error
-from worker.queue.inspect import DATABASE_ERRORS
-from worker.queue.status import database_trouble
 
 View = Callable[[Request], Awaitable[ASGIApp]]
 
@@ -90,7 +90,7 @@ def _page(path: str, view: View, method: str = "GET", *, for_all: bool = False) 
         except RedisError as error:
             return _away(request, "Redis", describe_error(error))
         except DATABASE_ERRORS as error:
-            return _away(request, "PostgreSQL", database_trouble(error))
+            return _away(request, "PostgreSQL", describe_database_error(error))
         except Exception as error:  # noqa: BLE001  # told in the log, by its types and places
             log.error("dashboard_failed", path=path, error=causes(error))  # noqa: TRY400  # without its text
             return _trouble(request, 500, "This page has a fault. The log of the dashboard says where.")

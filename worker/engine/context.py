@@ -4,10 +4,10 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequen
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 from sqlalchemy.pool import QueuePool
 
+from worker.database.connections import ping
 from worker.engine.job_log import JobLog
 from worker.model.job import Attempt, ClaimedJob
 from worker.model.outcome import Dead, Rejected
@@ -51,8 +51,7 @@ class Runtime:
 
     async def ping_database(self) -> None:
         """Return when the database answers, and raise while it does not."""
-        async with self.database.connect() as connection:
-            await connection.execute(text("SELECT 1"))
+        await ping(self.database)
 
     def pool_gauges(self) -> dict[str, int]:
         """How many connections of the pool are in use and idle."""

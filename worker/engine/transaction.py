@@ -15,13 +15,13 @@ from typing import Any
 
 from pydantic import ValidationError
 from pydantic_core import to_json
-from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from producers import ids, wire
 from producers.errors import DETAILS
 from producers.messages import Message, problems
 from worker.database import ledger
+from worker.database.connections import ping
 from worker.database.guarded_session import forbid_commit
 from worker.database.ledger import LedgerEntry
 from worker.database.models import Outcome as OutcomeName
@@ -141,16 +141,12 @@ class Transaction:
 
     async def _database_answers(self) -> bool:
         """Whether the job itself took too long. When a server goes silent, an attempt times out just the same."""
-        session = self._sessions()
         try:
             async with asyncio.timeout(PING_SECONDS):
-                await session.execute(text("SELECT 1"))
+                await ping(self._sessions.kw["bind"])
         except Exception:  # noqa: BLE001  # whatever it is, it is no answer
             return False
-        else:
-            return True
-        finally:
-            await close_session(session)
+        return True
 
     async def _record(
         self, job: ClaimedJob, outcome: Rejected | Dead, digest: bytes | None

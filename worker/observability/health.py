@@ -6,16 +6,15 @@ from collections.abc import Awaitable, Callable, Mapping
 
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
-from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from producers import keys
 from producers._redis import connect
-from worker.database.connections import Unreachable
+from worker.database.connections import describe_error as describe_database_error
+from worker.database.connections import ping
 from worker.database.session import create_engine
 from worker.queue.availability import close_redis
 from worker.queue.availability import describe_error as describe_redis_error
-from worker.queue.status import database_trouble as describe_database_error
 from worker.settings import Settings
 
 ANSWER_SECONDS = 1.0
@@ -88,7 +87,7 @@ class Health:
 async def database_problem(engine: AsyncEngine) -> str | None:
     """Why the database cannot be used, or None."""
     try:
-        await _ping(engine)
+        await ping(engine)
     except Exception as error:  # noqa: BLE001  # any error is the result of the check
         return describe_database_error(error)
     return None
@@ -113,11 +112,8 @@ async def _check_database(settings: Settings) -> str | None:
     engine = create_engine(settings.database_url.get_secret_value(), pool_size=1, name="worker-check")
     try:
         async with asyncio.timeout(CHECK_SECONDS):
-            await _ping(engine)
+            await ping(engine)
     except Exception as error:  # noqa: BLE001  # likewise
-        cause = error.__cause__ if isinstance(error, Unreachable) else error
-        if isinstance(cause, OSError):
-            return f"database: cannot be reached ({type(cause).__name__})"
         return f"database: {describe_database_error(error)}"
     finally:
         await engine.dispose()
@@ -140,8 +136,3 @@ async def _check_redis_and_workers(settings: Settings) -> str | None:
     if heartbeat is None:
         return f"worker: no heartbeat for the queue {settings.queue}: start a worker, or read its log"
     return None
-
-
-async def _ping(engine: AsyncEngine) -> None:
-    async with engine.connect() as connection:
-        await connection.execute(text("SELECT 1"))

@@ -12,19 +12,16 @@ from typing import Any, cast
 
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
-from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from producers import ids, keys, wire
 from producers.errors import JobCancelled, JobDead
 from producers.keys import PARKED_MS
 from worker.database import ledger
-from worker.database.connections import ConnectionLost, LeftIdle, Unreachable
+from worker.database.connections import DATABASE_ERRORS, describe_error
 from worker.queue.dead_letters import DeadLetter, DeadLetters, Payload, payload_of
-from worker.queue.status import database_trouble
 
 MAX_RESULT_BYTES = 64 * 1024
-DATABASE_ERRORS = (SQLAlchemyError, ConnectionLost, LeftIdle, Unreachable, OSError)
 
 
 class State(StrEnum):
@@ -187,4 +184,4 @@ async def _recorded(
         async with sessions() as session:
             return await ledger.find_with_time(session, text, MAX_RESULT_BYTES), None
     except DATABASE_ERRORS as error:
-        return None, database_trouble(error)
+        return None, describe_error(error)

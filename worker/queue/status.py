@@ -14,12 +14,11 @@ from typing import Annotated, Any, cast
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from redis.asyncio import Redis
 from redis.exceptions import RedisError, ResponseError
-from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from producers import keys
-from worker.model.failures import classify, describe
-from worker.model.outcome import Release
+from worker.database.connections import describe_error as describe_database_error
+from worker.database.connections import ping
 from worker.queue.availability import describe_error
 from worker.queue.heartbeat import HEARTBEAT_SECONDS
 
@@ -150,19 +149,11 @@ async def queue_status(redis: Redis, queue: str) -> tuple[Server, Jobs, list[Wor
 
 async def _database(engine: AsyncEngine) -> Server:
     try:
-        async with asyncio.timeout(TIMEOUT_SECONDS), engine.connect() as connection:
-            version = await connection.scalar(text("SHOW server_version"))
+        async with asyncio.timeout(TIMEOUT_SECONDS):
+            version = await ping(engine)
     except Exception as error:  # noqa: BLE001  # whatever it is, it is the answer
-        return Server(trouble=database_trouble(error))
+        return Server(trouble=describe_database_error(error))
     return Server(version=f"PostgreSQL {version}")
-
-
-def database_trouble(error: Exception) -> str:
-    """Why the database cannot be used, without any value of a message."""
-    if isinstance(error, OSError):
-        return f"it cannot be reached ({type(error).__name__})"
-    attempt = classify(error)
-    return attempt.detail if isinstance(attempt, Release) else describe(error)
 
 
 def _version(about: Mapping[str, Any]) -> str:
