@@ -144,7 +144,7 @@ class QueueMachine(RuleBasedStateMachine):
     # Producers.
 
     def accept(self, jobs: list[Encoded], max_queued: int = 0) -> None:
-        sender = Sender(self.redis, QUEUE, max_queued=max_queued, timeout_seconds=1)
+        sender = Sender(self.redis, QUEUE, max_queued=max_queued, timeout_seconds=10)
         outcomes, change = self.done(sender.send(jobs))
         codes: dict[type, int] = {IdempotencyConflict: -1, QueueFull: -2}
         assert [codes.get(type(each), each) for each in outcomes] == self.model.enqueue(jobs, max_queued, change)
