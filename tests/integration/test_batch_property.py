@@ -1,15 +1,16 @@
-"""Do batches come to what their jobs would have come to one after the other, whatever the jobs are? (P11)
+"""Batches end as their jobs would have ended one after the other, whatever the jobs are (P11).
 
-Random jobs run twice from the same rows on a real PostgreSQL: each in a session of its own, and in batches. What they
-came to, what the ledger says of them and the rows that they left must be the same. Order between kinds is not promised,
-so both ways go through the jobs in the order of the batches.
+Random jobs run twice from the same rows on a real PostgreSQL: each in a session of its own, and in batches. Their
+results, the ledger and the rows that they leave must be the same. Order between job types is not promised, so both
+ways take the jobs in the order of the batches.
 """
 
 import asyncio
 import json
 import os
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from contextlib import aclosing
+from dataclasses import dataclass, field
 from typing import Any
 
 import asyncpg  # type: ignore[import-untyped]
@@ -17,19 +18,21 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+from tests.jobs import claimed_job
 from worker.database.session import create_engine, create_sessions
 from worker.embedded import PostgresServer
 from worker.engine.batch import Batches
-from worker.engine.transaction import Claim, Transaction
+from worker.engine.transaction import Transaction
 from worker.jobs import REGISTRY
-from worker.model.outcome import Attempt, Done
+from worker.model.job import Attempt, ClaimedJob
+from worker.model.outcome import Done
 
 EXAMPLES = int(os.environ.get("BATCH_EXAMPLES", "60"))
 MAX_TRIES = 3
 MISSING = 10**9
 HASHES = {f"$2b$12${letter * 53}": f"hash-{letter}" for letter in "xy"}
 
-# What no set-based form foresees: a value that breaks every statement it is in, and one that breaks its COMMIT.
+# Neither is foreseen by a set-based form: a value that breaks each statement with it, and one that breaks its COMMIT.
 TRIGGERS = """
 CREATE FUNCTION curse() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN IF to_json(NEW)::text LIKE '%cursed%' THEN RAISE EXCEPTION 'cursed'; END IF; RETURN NEW; END $$;
@@ -53,31 +56,28 @@ SELECT setval('users_id_seq', 100), setval('posts_id_seq', 100);
 
 
 @dataclass(frozen=True)
-class Given:
-    """A job as it is delivered."""
+class Delivery:
+    """A job as it is delivered, once or more often."""
 
     job_id: str
-    job: str
+    name: str
     fields: dict[str, Any] = field(hash=False)
-    tries: int
+    attempt: int
 
     def __repr__(self) -> str:
-        shown = repr(self.fields)
+        fields = repr(self.fields).replace("@example.com", "@")
         for value, name in HASHES.items():
-            shown = shown.replace(value, name)
-        return f"{self.job_id}: {self.job} {shown.replace('@example.com', '@')}" + f", try {self.tries}" * (
-            self.tries > 1
-        )
+            fields = fields.replace(value, name)
+        return f"{self.job_id}: {self.name} {fields}" + f", attempt {self.attempt}" * (self.attempt > 1)
 
     def _repr_pretty_(self, printer: Any, _cycle: bool) -> None:
-        printer.text(repr(self))  # what Hypothesis shows of a failure
+        printer.text(repr(self))  # how Hypothesis prints a failure
 
-    @property
-    def claim(self) -> Claim:
-        return Claim(**asdict(self))
+    def claim(self) -> ClaimedJob:
+        return claimed_job(self.name, self.fields, job_id=self.job_id, attempt=self.attempt)
 
 
-# The jobs: few values, so that many are about the same rows and names.
+# Few values, so that many jobs are about the same rows and names.
 
 row_ids = st.sampled_from([1, 2, 3, MISSING])
 names = st.sampled_from([*"abcde" * 4, "cursed", "late"])
@@ -95,60 +95,61 @@ FIELDS: dict[str, dict[str, st.SearchStrategy[Any]]] = {
     "update_post": {"post_id": row_ids, "changes": st.fixed_dictionaries({}, optional=post).filter(bool)},
     "delete_post": {"post_id": row_ids},
 }
-KINDS = ["update_user", "create_user", *FIELDS, "create_user", "update_user"]  # the two that can go wrong the most
+TYPES = ["update_user", "create_user", *FIELDS, "create_user", "update_user"]  # more of the two that fail most
 WRONG: dict[str, Any] = {"email": "a", "hashed_password": "s3cret", "user_id": 0, "post_id": "1", "title": "\x00"}
-now_and_then = st.integers(0, 9).map(lambda number: number == 9)
+one_in_ten = st.integers(0, 9).map(lambda number: number == 9)
 
 
 @st.composite
-def streams(draw: st.DrawFn) -> list[list[Given]]:
-    """What a worker claims, claim by claim; each of few kinds, so that batches are full."""
-    claimed: list[list[Given]] = []
-    before: list[Given] = []
+def streams(draw: st.DrawFn) -> list[list[Delivery]]:
+    """What a worker claims, claim by claim; each of few job types, so that batches are full."""
+    claims: list[list[Delivery]] = []
+    before: list[Delivery] = []
     for _ in range(draw(st.sampled_from([1, 2, 3, 4, 4]))):
-        kinds = draw(st.lists(st.sampled_from(KINDS), min_size=1, max_size=2))
-        claimed.append([])
+        types = draw(st.lists(st.sampled_from(TYPES), min_size=1, max_size=2))
+        claims.append([])
         for _ in range(draw(st.sampled_from([1, 2, 3, 4, 5, 6, 6, 7, 7, 8, 8, 8]))):
-            made = draw(deliveries(kinds, before, claimed[-1], f"j{sum(map(len, claimed)) + 1}"))
-            claimed[-1].append(made)
-        before += claimed[-1]
-    return claimed
+            claims[-1].append(draw(deliveries(types, before, claims[-1], f"j{sum(map(len, claims)) + 1}")))
+        before += claims[-1]
+    return claims
 
 
 @st.composite
-def deliveries(draw: st.DrawFn, kinds: list[str], before: list[Given], claimed: list[Given], job_id: str) -> Given:
-    if draw(now_and_then) and claimed:
+def deliveries(
+    draw: st.DrawFn, types: list[str], before: list[Delivery], claimed: list[Delivery], job_id: str
+) -> Delivery:
+    if draw(one_in_ten) and claimed:
         return draw(st.sampled_from(claimed))  # Redis had forgotten that it was claimed
-    if draw(now_and_then) and before:
+    if draw(one_in_ten) and before:
         again = draw(st.sampled_from(before))
-        if again.job not in kinds or draw(st.booleans()):
+        if again.name not in types or draw(st.booleans()):
             return again
         job_id = again.job_id  # with other content, perhaps
-    job = draw(st.sampled_from(kinds))
-    fields = draw(st.fixed_dictionaries(FIELDS[job]))
-    if draw(now_and_then):
-        fields |= {name: wrong for name, wrong in WRONG.items() if name in fields} or {"surplus": 1}
-    tries = draw(st.sampled_from([2, MAX_TRIES, MAX_TRIES + 1])) if draw(now_and_then) else 1
-    return Given(job_id, job, fields, tries)
+    name = draw(st.sampled_from(types))
+    fields = draw(st.fixed_dictionaries(FIELDS[name]))
+    if draw(one_in_ten):
+        fields |= {key: wrong for key, wrong in WRONG.items() if key in fields} or {"surplus": 1}
+    attempt = draw(st.sampled_from([2, MAX_TRIES, MAX_TRIES + 1])) if draw(one_in_ten) else 1
+    return Delivery(job_id, name, fields, attempt)
 
 
-def batches_of(claimed: Sequence[Given], takes: Callable[[Claim], bool], size: int) -> Iterator[list[Given]]:
+def batches_of(claim: Sequence[Delivery], accepts: Callable[[ClaimedJob], bool], size: int) -> list[list[Delivery]]:
     """Those of one claim that share a session, in the order in which their first ones were claimed."""
-    batches: list[list[Given]] = []
-    unfilled: dict[str, list[Given]] = {}
-    for job in claimed:
-        if not takes(job.claim):
-            batches.append([job])
-        elif len(unfilled.get(job.job, [])) in {0, size}:
-            batches.append([job])
-            unfilled[job.job] = batches[-1]
-        else:
-            unfilled[job.job].append(job)
-    yield from batches
+    batches: list[list[Delivery]] = []
+    open_batches: dict[str, list[Delivery]] = {}
+    for delivery in claim:
+        batch = open_batches.get(delivery.name, [])
+        if accepts(delivery.claim()) and 0 < len(batch) < size:
+            batch.append(delivery)
+            continue
+        batches.append([delivery])
+        if accepts(delivery.claim()):
+            open_batches[delivery.name] = batches[-1]
+    return batches
 
 
 class Ways:
-    """A database, and both ways to give jobs their effects in it."""
+    """A database, and both ways to run jobs in it."""
 
     def __init__(self, url: str) -> None:
         self._url = url
@@ -156,8 +157,8 @@ class Ways:
     async def __aenter__(self) -> "Ways":
         self.engine = create_engine(self._url, pool_size=2)
         sessions = create_sessions(self.engine)
-        self.singly = Transaction(sessions, REGISTRY, max_tries=MAX_TRIES, timeout_seconds=20)
-        self.together = Batches(self.singly, sessions, REGISTRY, timeout_seconds=20)
+        self._transaction = Transaction(sessions, REGISTRY, max_tries=MAX_TRIES, timeout_seconds=20)
+        self.batches = Batches(self._transaction, sessions, REGISTRY, timeout_seconds=20)
         self._sql = await asyncpg.connect(self._url)
         await self._sql.execute(TRIGGERS)
         return self
@@ -166,69 +167,63 @@ class Ways:
         await self._sql.close()
         await self.engine.dispose()
 
-    async def run_singly(self, batch: Sequence[Claim]) -> list[Attempt]:
-        return [await self.singly.run(claim) for claim in batch]
+    async def singly(self, batch: Sequence[ClaimedJob]) -> list[Attempt]:
+        return [await self._transaction.run(job) for job in batch]
 
-    async def run_together(self, batch: Sequence[Claim]) -> list[Attempt]:
+    async def shared(self, batch: Sequence[ClaimedJob]) -> list[Attempt]:
         if len(batch) == 1:
-            return await self.run_singly(batch)
-        told: dict[int, Attempt] = {}
+            return await self.singly(batch)
+        ended: dict[ClaimedJob, Attempt] = {}
+        async with aclosing(self.batches.run(batch)) as parts:
+            async for attempts in parts:
+                assert not ended.keys() & {attempt.job for attempt in attempts}, "a job ended twice"
+                ended |= {attempt.job: attempt for attempt in attempts}
+        return [ended[job] for job in batch]
 
-        def tell(attempts: Sequence[tuple[Claim, Attempt]]) -> None:
-            for claim, attempt in attempts:
-                assert id(claim) not in told, f"{claim.job_id} was told of twice"
-                told[id(claim)] = attempt
-
-        await self.together.run(batch, tell)
-        return [told[id(claim)] for claim in batch]
-
-    async def come_to(
-        self, batches: Sequence[Sequence[Given]], run: Callable[[Sequence[Claim]], Awaitable[list[Attempt]]]
+    async def outcome(
+        self, batches: Sequence[Sequence[Delivery]], run: Callable[[Sequence[ClaimedJob]], Awaitable[list[Attempt]]]
     ) -> dict[str, list[Any]]:
-        """Run jobs one way, from the same rows as ever; all that is to be seen of it."""
+        """Run jobs in one of the ways, always from the same rows. Returns all that can be observed afterwards."""
         await self._sql.execute(ROWS)
-        came_to: list[tuple[Claim, Attempt]] = []
-        for batch in batches:
-            claims = [job.claim for job in batch]
-            came_to += zip(claims, await run(claims), strict=True)
-        # Ids are given anew each time: rows are called by the jobs that made them.
-        made = {
-            (claim.job, json.loads(attempt.reply)["id"]): claim.job_id
-            for claim, attempt in came_to
-            if claim.job.startswith("create") and isinstance(attempt, Done)
+        attempts = [attempt for batch in batches for attempt in await run([delivery.claim() for delivery in batch])]
+        # Ids are new each time: rows are named after the jobs that created them.
+        creators = {
+            (attempt.job.name, json.loads(attempt.result.reply)["id"]): attempt.job.job_id
+            for attempt in attempts
+            if attempt.job.name.startswith("create") and isinstance(attempt.result, Done)
         }
         times = {row["id"]: row["created_at"] for row in await self._sql.fetch("SELECT id, created_at FROM users")}
 
-        def reply(job: str, text: str | None) -> Any:
-            said = json.loads(text or "null")
-            if isinstance(said, dict) and "id" in said:
-                if "created_at" in said and said["id"] in times:
-                    assert said.pop("created_at") == times[said["id"]].isoformat().replace("+00:00", "Z")
-                said.pop("created_at", None)
-                said["id"] = called(job.partition("_")[2], said["id"])
-            return said
+        def row_name(table: str, row_id: int) -> str:
+            return str(row_id) if row_id < 4 else creators.get((f"create_{table}", row_id), "without a creator")
 
-        def called(table: str, row_id: int) -> str:
-            return str(row_id) if row_id < 4 else made.get((f"create_{table}", row_id), "made by nobody")
+        def reply_of(name: str, text: str | None) -> Any:
+            reply = json.loads(text or "null")
+            if isinstance(reply, dict) and "id" in reply:
+                if "created_at" in reply and reply["id"] in times:
+                    assert reply["created_at"] == times[reply["id"]].isoformat().replace("+00:00", "Z")
+                reply.pop("created_at", None)
+                reply["id"] = row_name(name.partition("_")[2], reply["id"])
+            return reply
 
         return {
             "attempts": [
-                (claim.job_id, reply(claim.job, attempt.reply) if isinstance(attempt, Done) else attempt)
-                + ("redelivered",) * claim.redelivered
-                for claim, attempt in came_to
+                (attempt.job.job_id, attempt.redelivered,
+                 reply_of(attempt.job.name, result.reply) if isinstance(result := attempt.result, Done) else result)
+                for attempt in attempts
             ],
             "ledger": [
-                (row["job_id"], row["job"], row["outcome"], row["code"], row["detail"], reply(row["job"], row["reply"]),
-                 row["digest"])
+                (*(row[column] for column in ("job_id", "job", "outcome", "code", "detail", "digest")),
+                 reply_of(row["job"], row["reply"]))
                 for row in await self._sql.fetch("SELECT * FROM job_ledger ORDER BY job_id")
             ],
             "users": sorted(
-                (called("user", row["id"]), row["email"], row["username"], row["hashed_password"], row["is_active"],
+                (row_name("user", row["id"]), row["email"], row["username"], row["hashed_password"], row["is_active"],
                  row["inactive_since"] and ("long ago" if row["inactive_since"].year == 2020 else "now"))
                 for row in await self._sql.fetch("SELECT * FROM users")
             ),
             "posts": sorted(
-                (called("post", row["id"]), row["title"], row["content"], called("user", row["author_id"]))
+                (row_name("post", row["id"]), row["title"], row["content"], row_name("user", row["author_id"]))
                 for row in await self._sql.fetch("SELECT * FROM posts")
             ),
         }  # fmt: skip
@@ -251,7 +246,7 @@ def ways(postgres: PostgresServer, template: str) -> Iterator[tuple[asyncio.Runn
             runner.run(run("DROP DATABASE test_batch_property WITH (FORCE)"))
 
 
-@pytest.mark.timeout(1200)  # making a failure small takes its time
+@pytest.mark.timeout(1200)  # shrinking a failure takes long
 @settings(
     max_examples=EXAMPLES,
     deadline=None,
@@ -260,24 +255,21 @@ def ways(postgres: PostgresServer, template: str) -> Iterator[tuple[asyncio.Runn
     phases=set(Phase) - {Phase.explain},
     suppress_health_check=list(HealthCheck),
 )
-@given(claimed=streams(), size=st.sampled_from([2, 3, 4, 8, 8, 8]))
-def test_batches_come_to_what_their_jobs_come_to_singly(
-    ways: tuple[asyncio.Runner, Ways], claimed: list[list[Given]], size: int
+@given(claims=streams(), size=st.sampled_from([2, 3, 4, 8, 8, 8]))
+def test_batches_end_as_their_jobs_end_singly(
+    ways: tuple[asyncio.Runner, Ways], claims: list[list[Delivery]], size: int
 ) -> None:
     runner, both = ways
-    batches = [batch for jobs in claimed for batch in batches_of(jobs, both.together.takes, size)]
+    batches = [batch for claim in claims for batch in batches_of(claim, both.batches.accepts, size)]
 
-    singly = runner.run(both.come_to(batches, both.run_singly))
-    together = runner.run(both.come_to(batches, both.run_together))
+    singly = runner.run(both.outcome(batches, both.singly))
+    shared = runner.run(both.outcome(batches, both.shared))
 
     differences = [
-        f"{what}: {said} {item}"
-        for what in singly
-        for said, ours, theirs in (
-            ("singly", singly[what], together[what]),
-            ("in batches", together[what], singly[what]),
-        )
+        f"{part}: only {way} {item}"
+        for part in singly
+        for way, ours, theirs in (("singly", singly[part], shared[part]), ("in batches", shared[part], singly[part]))
         for item in ours
         if item not in theirs
     ]
-    assert not differences, "\n".join(["", *map(repr, batches), "come to", *differences])
+    assert not differences, "\n".join(["", *map(repr, batches), "end in", *differences])
