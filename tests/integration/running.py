@@ -10,13 +10,14 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+from arq.worker import Worker
+
 from producers import CreateUser
+from tests.jobs import HASH
 from tests.waiting import PATIENCE_SECONDS
-from worker.app import engine_worker
+from worker.app import engine_worker, stock_arguments
 from worker.engine.worker import EngineWorker
 from worker.settings import Settings
-
-HASH = "$argon2id$v=19$m=65536,t=3,p=4$c29tZSBzYWx0IGhlcmU$bm90IGEgcmVhbCBoYXNoLCBvbmx5IGl0cyBmb3Jt"
 
 # Every creation of a user fails, for no reason of the job's, until it is mended.
 BREAK = """
@@ -48,6 +49,15 @@ async def burst(settings: Settings) -> None:
     try:
         async with asyncio.timeout(PATIENCE_SECONDS):
             await worker.async_run()
+    finally:
+        await worker.close()
+
+
+async def stock_burst(settings: Settings) -> None:
+    """Run the stock arq worker until the queue is empty."""
+    worker = Worker(**stock_arguments(settings) | {"burst": True, "poll_delay": 0.005}, handle_signals=False)
+    try:
+        await worker.async_run()
     finally:
         await worker.close()
 

@@ -10,15 +10,13 @@ from typing import Any
 import asyncpg  # type: ignore[import-untyped]
 import pytest
 import structlog
-from arq.worker import Worker
 from redis.asyncio import Redis
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from producers import Producer, User, keys, wire
 from producers.messages import CreateUser
 from tests.integration.conftest import Logged
-from tests.integration.running import burst, settings_of, user
-from worker import app
+from tests.integration.running import burst, settings_of, stock_burst, user
 from worker.database import ledger
 from worker.engine import settler
 from worker.engine.transaction import Transaction
@@ -59,15 +57,6 @@ async def redis(redis_url: str) -> Any:
     client = Redis.from_url(redis_url)
     yield client
     await client.aclose()
-
-
-async def stock_burst(settings: Settings) -> None:
-    """Run the stock arq worker until the queue is empty."""
-    worker = Worker(**app.stock_arguments(settings) | {"burst": True, "poll_delay": 0.005}, handle_signals=False)
-    try:
-        await worker.async_run()
-    finally:
-        await worker.close()
 
 
 def contexts(lines: list[dict[str, Any]]) -> list[tuple[str, dict[str, Any]]]:
