@@ -29,6 +29,8 @@ RELEASE_SECONDS = 1.0
 
 # arq ends a job that overruns without another attempt. Our limit comes first, and counts the attempt.
 ARQ_EXTRA_SECONDS = 15.0
+# arq's clock for a job starts before ours; on a busy machine by more than a moment.
+CLOCK_SLACK_SECONDS = 1.0
 
 # arq's own limit only knows "failed"; ours comes first, and records why.
 ARQ_MAX_TRIES = 1_000_000
@@ -78,7 +80,7 @@ async def _attempt(runtime: Runtime, job: ClaimedJob, limit_seconds: float) -> t
             task.uncancel()
         # arq stops, or its limit has passed, which it would take for the job's end: but a COMMIT may be under way, and
         # the ledger decides. Only a job that ignores its own time limit has used up an attempt.
-        overran = time.monotonic() - started >= limit_seconds
+        overran = time.monotonic() - started >= limit_seconds - CLOCK_SLACK_SECONDS
         stopped = not overran
         counted = overran and not job.progress.committing
         attempt = Attempt(
