@@ -48,7 +48,7 @@ faults: .venv/.dev ## run the fault suite for MINUTES=20, and write docs/faults.
 	$(VENV_PYTHON) -m tests.faults --minutes $(or $(MINUTES),20) --report docs/faults.md
 
 .PHONY: bench
-bench: .venv/.dev ## measure beside other systems, and write docs/benchmarks.md (BENCH_ARGS='noop latency --quick')
+bench: .venv/.dev ## compare with other systems, and write docs/benchmarks.md (BENCH_ARGS='noop create latency --quick')
 	.venv/bin/python -m benchmarks $(or $(BENCH_ARGS),--write)
 
 .PHONY: check

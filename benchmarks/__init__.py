@@ -1,5 +1,5 @@
-"""Measurements that anyone can repeat, beside other systems; each ends with 1 when a figure promised is not reached.
+"""Benchmarks of userpost-worker and other job queues, on the same servers and with the same jobs.
 
-make bench                                        everything; writes docs/benchmarks.md and docs/benchmarks.svg
-make bench BENCH_ARGS='noop latency --quick'      some scenarios, one short round
+make bench                                                everything; writes docs/benchmarks.md and its chart
+make bench BENCH_ARGS='noop create latency --quick'       a few scenarios, one short round
 """

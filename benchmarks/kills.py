@@ -1,51 +1,45 @@
-"""What a kill costs: every system loses its worker five times, in the middle of the same load, by SIGKILL.
+"""Killed workers: each system loses its worker five times during the same load, by SIGKILL.
 
-All jobs are enqueued first. One worker process (with all that it has started) is killed whenever a certain share of the
-users is there and some milliseconds are over (so that not every kill comes just after a commit), and is started again
-at once. The shares and the milliseconds are drawn once, and are the same for all. After the last kill everything has to
-come back by itself, within a time that is the same for all.
+All jobs are enqueued first. The worker and its children are killed when a share of the users exists and a few
+milliseconds have passed, so that not every kill comes just after a commit. The next worker starts at once. Shares and
+delays are the same for all systems. After the last kill, the system has to recover by itself.
 
-`users` takes any name twice here, for every system: with the unique columns that it otherwise has, the second run of a
-job would fail, and a job that was done twice could not be told from one that was done once. So the rows are the
-effects, and nothing is added to any system's handlers: a job is lost, or late, when its user is not there, and was
-done twice when its user is there twice.
-
-Watching goes on after all is there: what was done but not yet struck off the queue when its worker died is delivered
-again only when its time is over.
+The unique constraints of `users` are dropped, since they would hide a second run of a job. So the rows are the effects,
+and no handler carries a probe. Observation goes on after all jobs are done: a job that was done but not acknowledged
+when its worker died is delivered again after the lease.
 """
 
 import random
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from benchmarks.measure import Bench
-from benchmarks.peers import plan
+from benchmarks.adapters.workload import SEED
+from benchmarks.catalog import RECOVERY_LIMIT_SECONDS
 from benchmarks.results import Sample
-from benchmarks.servers import Database
-from benchmarks.systems import NAMES, OURS_BATCH, OURS_SESSION, System, Worker
+from benchmarks.systems import ARQ, PEERS, USERPOST, USERPOST_BATCHES, System
+from benchmarks.testbed import Testbed, await_progress
 
-FIGURES = LOST, DOUBLED, RECOVERY = "kill_lost", "kill_doubled", "kill_recovery"
-PATIENCE_SECONDS = 100.0
-"""After the last kill. What is not there by then counts as lost or late, and the recovery as this long."""
+LEASE_SECONDS = 10
 QUIET_SECONDS = 25.0
-"""No row for so long: nothing comes any more. Above what any system was told (10 s) and its looks for it take."""
+"""No new row for this time: no more effects are to come. Longer than the lease and the systems' own checks for it."""
 
-_rng = random.Random(plan.SEED)  # noqa: S311  # repeatable on purpose
-MOMENTS = tuple((share + _rng.uniform(-0.04, 0.04), _rng.uniform(0, 0.03)) for share in (0.10, 0.25, 0.45, 0.60, 0.80))
-"""The shares of the load at which the worker is killed, and how many seconds later."""
+_rng = random.Random(SEED)  # noqa: S311  # repeatable on purpose
+KILL_POINTS = tuple(
+    (share + _rng.uniform(-0.04, 0.04), _rng.uniform(0, 0.03)) for share in (0.10, 0.25, 0.45, 0.60, 0.80)
+)
+"""The share of the load that is done, and a delay in seconds, for each kill."""
 
-_TOLD = {"HANDLERS": "best", "LEASE_SECONDS": "10"}
+_LEASE = {"LEASE_SECONDS": str(LEASE_SECONDS)}
 SYSTEMS = (
-    System(NAMES["arq"], "arq", {"HANDLERS": "best"}),
-    System(f"{NAMES['arq']}, job_timeout 10 s", "arq", _TOLD),
-    *(System(NAMES[peer], peer, _TOLD) for peer in ("saq", "taskiq", "streaq")),
-    OURS_SESSION,
-    OURS_BATCH,
+    ARQ,
+    replace(ARQ, label=f"{ARQ.label}, job_timeout {LEASE_SECONDS} s", settings=_LEASE),
+    *(replace(system, settings=_LEASE) for system in PEERS if system is not ARQ),
+    USERPOST,
+    USERPOST_BATCHES,
 )
 
-# Plain indexes instead of unique ones: a row costs what it costs otherwise.
-_NOTHING_UNIQUE = (
+# Plain indexes replace the unique ones, so that a row costs as much as before.
+_DROP_UNIQUE_CONSTRAINTS = (
     "ALTER TABLE users DROP CONSTRAINT uq_users_username",
     "DROP INDEX ix_users_email",
     "CREATE INDEX ON users (username)",
@@ -53,87 +47,57 @@ _NOTHING_UNIQUE = (
     "CHECKPOINT",
 )
 _ROWS = "SELECT count(*) FROM users"
-_STATE = """
-SELECT count(*), count(*) FILTER (WHERE times > 1), coalesce(sum(times), 0)
+_EFFECTS = """
+SELECT count(*), count(*) FILTER (WHERE times > 1), coalesce(sum(times), 0)::bigint
 FROM (SELECT count(*) AS times FROM users GROUP BY username) AS jobs
 """
-_LOOK_SECONDS, _LOOK_BACK_SECONDS = 0.01, 0.05
 
 
 @dataclass
-class Watch:
-    """What came back after the last kill."""
+class Recovery:
+    """What is observed after the last kill."""
 
     jobs: int
     done: int = 0
     doubled: int = 0
-    recovery: float | None = None
-    """Seconds until all jobs were done."""
+    seconds: float = RECOVERY_LIMIT_SECONDS
+    """From the kill until all jobs were done."""
     _rows: int = 0
     _moved: float = 0
 
-    def see(self, seconds: float, done: int, doubled: int, rows: int) -> bool:
-        """Take in what is there so long after the kill; whether more can come."""
+    def observe(self, done: int, doubled: int, rows: int, *, seconds: float) -> bool:
+        """Record the effects at this time after the kill; return whether more can follow."""
         if rows > self._rows:
             self._rows, self._moved = rows, seconds
+        if done >= self.jobs > self.done:
+            self.seconds = seconds
         self.done, self.doubled = done, doubled
-        if self.recovery is None and done >= self.jobs:
-            self.recovery = seconds
-        quiet = seconds >= self._moved + QUIET_SECONDS
-        return seconds < PATIENCE_SECONDS and not (quiet and self.recovery is not None)
-
-    def samples(self, system: str, remark: str) -> Iterator[Sample]:
-        """The figures."""
-        yield Sample(LOST, system, self.jobs - self.done, remark)
-        yield Sample(DOUBLED, system, self.doubled)
-        yield Sample(RECOVERY, system, PATIENCE_SECONDS if self.recovery is None else self.recovery)
+        complete = done >= self.jobs and seconds >= self._moved + QUIET_SECONDS
+        return seconds < RECOVERY_LIMIT_SECONDS and not complete
 
 
-@dataclass(frozen=True)
-class Killing:
-    """One system's load and its kills."""
-
-    bench: Bench
-    system: System
-    jobs: int
-
-    def samples(self) -> Iterator[Sample]:
-        """Do all of it."""
-        programs = self.bench.programs
-        with self.bench.servers.fresh() as database:
-            database.execute(*_NOTHING_UNIQUE)
-            self.bench.prepare(self.system, database.url)
-            programs.call(self.system, database.url, "enqueue", "create_user", str(self.jobs))
-            killed, idle = time.monotonic(), []
-            for number, (share, pause) in enumerate(MOMENTS, start=1):
-                with programs.worker(self.system, database.url) as worker:
-                    if (rows := self._await(worker, database, share)) < self.jobs * share:
-                        idle.append(f"kill {number} met an idle worker, at {rows:,} rows")
-                    time.sleep(pause)
-                    killed = time.monotonic()
-                    worker.kill()
-            with programs.worker(self.system, database.url) as worker:
-                watch = self._watch(worker, lambda: database.row(_STATE), killed)
-        yield from watch.samples(self.system.label, ", ".join(idle))
-
-    def _await(self, worker: Worker, database: Database, share: float) -> int:
-        """How many rows there are when the share is reached, or no more come."""
-        rows, moved = -1, time.monotonic()
-        while time.monotonic() < moved + QUIET_SECONDS:
-            worker.check()
-            (now,) = database.row(_ROWS)
-            if now > rows:
-                rows, moved = now, time.monotonic()
-            if rows >= self.jobs * share:
-                break
-            time.sleep(_LOOK_SECONDS)
-        return rows
-
-    def _watch(self, worker: Worker, look: Callable[[], tuple[int, ...]], killed: float) -> Watch:
-        watch = Watch(self.jobs)
-        while True:
-            done, doubled, rows = look()
-            if not watch.see(time.monotonic() - killed, done, doubled, int(rows)):
-                return watch
-            worker.check()
-            time.sleep(_LOOK_BACK_SECONDS)
+def kill_workers(testbed: Testbed, system: System, jobs: int) -> list[Sample]:
+    """Lost jobs, doubled jobs and the recovery time of a system."""
+    with testbed.servers.fresh() as database:
+        database.execute(*_DROP_UNIQUE_CONSTRAINTS)
+        testbed.call(system, database.url, "enqueue", "create_user", str(jobs))
+        killed, notes = time.monotonic(), []
+        for number, (share, delay) in enumerate(KILL_POINTS, start=1):
+            with testbed.worker(system, database.url) as worker:
+                goal = jobs * share
+                rows, _ = await_progress(
+                    [worker], lambda: database.row(_ROWS)[0], goal, poll_seconds=0.01, stall_seconds=QUIET_SECONDS
+                )
+                if rows < goal:
+                    notes.append(f"kill {number} met an idle worker, at {rows:,} rows")
+                time.sleep(delay)
+                killed = time.monotonic()
+                worker.kill()
+        with testbed.worker(system, database.url) as worker:
+            recovery = Recovery(jobs)
+            while recovery.observe(*database.row(_EFFECTS), seconds=time.monotonic() - killed):
+                worker.check()
+                time.sleep(0.05)
+    return [
+        Sample(recovery.jobs - recovery.done, ", ".join(notes)), Sample(recovery.doubled), Sample(recovery.seconds)
+    ]  # fmt: skip

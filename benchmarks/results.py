@@ -1,134 +1,127 @@
-"""What was measured, and what medians and ratios come of it."""
+"""Measured values, their medians, and ratios between systems."""
 
 import statistics
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 
+class NotMeasured(Exception):
+    """A system has no value; the text is the reason."""
+
+
 @dataclass(frozen=True)
-class Figure:
-    """Something that is measured of several systems."""
+class Metric:
+    """A quantity that is measured of several systems."""
 
     key: str
-    title: str
     unit: str
+    title: str = ""
+    """What sets it apart from the other metrics of its scenario."""
     lower_is_better: bool = False
+    compared: bool = True
+    """Whether reports show each system's ratio to the best one."""
     decimals: int = 0
+    limit: float | None = None
+    """A value this high means that the event did not happen in time."""
 
-    def show(self, value: float) -> str:
-        """A value of it, without its unit."""
+    @property
+    def heading(self) -> str:
+        """The heading of a table's column."""
+        return f"{self.title}, {self.unit}" if self.title else self.unit
+
+    def format(self, value: float) -> str:
+        """A value without its unit.
+
+        >>> Metric("recovery", "s", decimals=1, limit=100).format(8.04)
+        '8.0'
+        """
+        if self.limit is not None and value >= self.limit:
+            return f"not within {self.limit:g} {self.unit}"
         return f"{value:,.{self.decimals}f}"
-
-
-FIGURES: Mapping[str, Figure] = {
-    figure.key: figure
-    for figure in (
-        Figure("create_user", "create_user, queue to committed row", "jobs/s"),
-        Figure("mixed", "all six jobs in a fixed proportion", "jobs/s"),
-        Figure("refused", "create_user in batches of 64, some of which cannot be honoured", "jobs/s"),
-        Figure("noop", "jobs that only count, no database", "jobs/s"),
-        Figure("latency_p50", "idle latency, enqueue to committed row, median", "ms", lower_is_better=True, decimals=1),
-        Figure("latency_p99", "idle latency, 99th percentile", "ms", lower_is_better=True, decimals=1),
-        Figure("bulk_enqueue", "enqueueing create_user in bulk", "jobs/s"),
-        Figure("single_enqueue", "enqueueing create_user, one awaited after the other", "jobs/s"),
-        Figure("backlog", "jobs that only count, with others queued behind them", "jobs/s"),
-        Figure("processes", "jobs that only count, several processes, in total", "jobs/s"),
-        Figure("memory", "peak memory of a worker with a million jobs queued", "MB", lower_is_better=True),
-        Figure("idle_cpu", "processor time of an idle worker", "% of a core", lower_is_better=True, decimals=2),
-        Figure("transaction", "the transaction alone, no queue", "jobs/s"),
-        Figure("observed", "create_user, with metrics and logs on, and with neither", "jobs/s"),
-        Figure("kill_lost", "lost or late, 100 s after the last of five kills", "jobs", lower_is_better=True),
-        Figure("kill_doubled", "done twice, after five kills", "jobs", lower_is_better=True),
-        Figure("kill_recovery", "last kill to last job", "s", lower_is_better=True, decimals=1),
-    )
-}
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One measured value of one system."""
+    """One measured value."""
 
-    figure: str
-    system: str
     value: float
-    remark: str = ""
+    note: str = ""
 
 
 @dataclass(frozen=True)
-class Spread:
-    """The median of some rounds, and between what they were."""
+class Summary:
+    """The median, the lowest and the highest of several values."""
 
     median: float
     low: float
     high: float
 
     @classmethod
-    def of(cls, values: Iterable[float]) -> "Spread | None":
-        """Of nothing there is none.
+    def of(cls, values: Iterable[float]) -> "Summary | None":
+        """None without any value.
 
-        >>> Spread.of([3, 1, 2])
-        Spread(median=2, low=1, high=3)
+        >>> Summary.of([3, 1, 2])
+        Summary(median=2, low=1, high=3)
         """
-        some = list(values)
-        return cls(statistics.median(some), min(some), max(some)) if some else None
+        found = list(values)
+        return cls(statistics.median(found), min(found), max(found)) if found else None
 
 
 @dataclass
 class Results:
-    """All values by figure, system and round, and why others are missing."""
+    """The values of each metric, system and round, and notes, such as why a value is missing."""
 
-    values: dict[str, dict[str, dict[int, float]]] = field(default_factory=dict)
-    remarks: dict[str, dict[str, str]] = field(default_factory=dict)
+    values: dict[Metric, dict[str, dict[int, float]]] = field(default_factory=dict)
+    notes: dict[Metric, dict[str, str]] = field(default_factory=dict)
 
-    def add(self, number: int, sample: Sample) -> None:
-        """Keep what was measured in a round."""
-        self.values.setdefault(sample.figure, {}).setdefault(sample.system, {})[number] = sample.value
-        if sample.remark:
-            self.remark(sample.figure, sample.system, sample.remark)
+    def add(self, metric: Metric, system: str, round_number: int, sample: Sample) -> None:
+        """Record the value of one round."""
+        self.values.setdefault(metric, {}).setdefault(system, {})[round_number] = sample.value
+        if sample.note:
+            self.add_note(metric, system, sample.note)
 
-    def remark(self, figure: str, system: str, text: str) -> None:
-        """Keep what is to be said of a system, such as why there is no value."""
-        self.remarks.setdefault(figure, {})[system] = text
+    def add_note(self, metric: Metric, system: str, note: str) -> None:
+        """Record a note, in place of an earlier one."""
+        self.notes.setdefault(metric, {})[system] = note
 
-    @property
-    def figures(self) -> list[str]:
-        """What was measured, or should have been."""
-        return [key for key in FIGURES if key in self.values or key in self.remarks]
+    def note(self, metric: Metric, system: str) -> str:
+        """The note of a system, or an empty text."""
+        return self.notes.get(metric, {}).get(system, "")
 
-    def systems(self, figure: str) -> list[str]:
-        """Whom it was measured of, or should have been."""
-        return list(dict.fromkeys([*self.values.get(figure, {}), *self.remarks.get(figure, {})]))
+    def systems(self, metric: Metric) -> list[str]:
+        """The systems with a value or a note."""
+        return list(dict.fromkeys([*self.values.get(metric, {}), *self.notes.get(metric, {})]))
 
-    def spread(self, figure: str, system: str) -> Spread | None:
-        """What a system reached."""
-        return Spread.of(self.values.get(figure, {}).get(system, {}).values())
+    def summary(self, metric: Metric, system: str) -> Summary | None:
+        """The summary of a system's rounds."""
+        return Summary.of(self.values.get(metric, {}).get(system, {}).values())
 
-    def ratio(self, figure: str, system: str, other: str) -> Spread | None:
-        """A system's values, each divided by the other's of the same round: what slows the machine slows both."""
-        ours, theirs = (self.values.get(figure, {}).get(name, {}) for name in (system, other))
-        return Spread.of(value / theirs[number] for number, value in ours.items() if theirs.get(number))
+    def ratio(self, metric: Metric, system: str, reference: str) -> float | None:
+        """The median of the ratios to another system within each round: what slows the machine slows both."""
+        values, references = (self.values.get(metric, {}).get(name, {}) for name in (system, reference))
+        ratios = Summary.of(value / references[number] for number, value in values.items() if references.get(number))
+        return None if ratios is None else ratios.median
 
-    def best(self, figure: str, systems: Iterable[str]) -> str | None:
-        """Who of these has the best median; None when none has any."""
-        medians = {name: spread.median for name in systems if (spread := self.spread(figure, name)) is not None}
-        choose = min if FIGURES[figure].lower_is_better else max
-        return choose(medians, key=lambda name: medians[name]) if medians else None
+    def best(self, metric: Metric) -> str | None:
+        """The system with the best median."""
+        found = {system: summary for system in self.systems(metric) if (summary := self.summary(metric, system))}
+        choose = min if metric.lower_is_better else max
+        return choose(found, key=lambda system: found[system].median) if found else None
 
-    def as_json(self) -> dict[str, Any]:
-        """For programs: by figure and system, the values in the order of the rounds, the median and any remark."""
+    def to_json(self) -> dict[str, Any]:
+        """For each metric and system, the values in the order of the rounds, their median and the note."""
+
+        def system_to_json(metric: Metric, system: str) -> dict[str, Any]:
+            rounds = self.values.get(metric, {}).get(system, {})
+            values = [rounds[number] for number in sorted(rounds)]
+            median = statistics.median(values) if values else None
+            return {"median": median, "values": values, "note": self.note(metric, system) or None}
+
         return {
-            figure: {
-                "unit": FIGURES[figure].unit,
-                "systems": {system: self._as_json(figure, system) for system in self.systems(figure)},
+            metric.key: {
+                "unit": metric.unit,
+                "systems": {system: system_to_json(metric, system) for system in self.systems(metric)},
             }
-            for figure in self.figures
-        }
-
-    def _as_json(self, figure: str, system: str) -> dict[str, Any]:
-        spread = self.spread(figure, system)
-        return {
-            "median": None if spread is None else spread.median,
-            "values": [value for _, value in sorted(self.values.get(figure, {}).get(system, {}).items())],
-            "remark": self.remarks.get(figure, {}).get(system),
+            for metric in dict.fromkeys([*self.values, *self.notes])
         }

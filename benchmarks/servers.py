@@ -1,32 +1,30 @@
-"""The PostgreSQL and the Valkey that everything is measured on, made fresh for each measurement."""
+"""The PostgreSQL and the Valkey of the benchmarks, and a fresh database for each measurement."""
 
 import asyncio
-import tempfile
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import asyncpg  # type: ignore[import-untyped]
 import redis
 
-from benchmarks.peers.common import CHANNEL
-from worker.database.session import create_engine
-from worker.database.startup import create_tables
-from worker.embedded import PostgresServer, ValkeyServer
+from benchmarks.adapters.base import USER_CREATED_CHANNEL
+from worker.embedded import EmbeddedServers
 
-_TEMPLATE = "benchmark_template"
-_TELL = f"""
-CREATE FUNCTION tell() RETURNS trigger LANGUAGE plpgsql AS
-    $$ BEGIN PERFORM pg_notify('{CHANNEL}', NEW.username); RETURN NULL; END $$;
-CREATE TRIGGER tell AFTER INSERT ON users FOR EACH ROW EXECUTE FUNCTION tell();
+_DATABASE, _TEMPLATE = "benchmark", "benchmark_template"
+_NOTIFY_TRIGGER = f"""
+CREATE FUNCTION notify_user_created() RETURNS trigger LANGUAGE plpgsql AS
+    $$ BEGIN PERFORM pg_notify('{USER_CREATED_CHANNEL}', NEW.username); RETURN NULL; END $$;
+CREATE TRIGGER notify_user_created AFTER INSERT ON users FOR EACH ROW EXECUTE FUNCTION notify_user_created();
 """
 
 
 class Database:
-    """One connection to one database, for code that does not run in an event loop."""
+    """A connection to a database, for code without an event loop."""
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -39,7 +37,7 @@ class Database:
             self._runner.run(self._connection.execute(statement))
 
     def row(self, query: str, *values: Any) -> tuple[Any, ...]:
-        """The first row of a query's answer."""
+        """The first row of a query."""
         return tuple(self._runner.run(self._connection.fetchrow(query, *values)))
 
     def close(self) -> None:
@@ -47,71 +45,48 @@ class Database:
         self._runner.run(self._connection.close())
         self._runner.close()
 
-    def __enter__(self) -> Self:
-        return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-
-@dataclass
+@dataclass(frozen=True)
 class Servers:
-    """Both servers, with all the durability that this project's embedded ones have."""
+    """Both servers, as durable as `worker dev` runs them."""
 
-    folder: Path
-    postgres: PostgresServer
-    valkey: ValkeyServer
-    _made: int = 0
+    embedded: EmbeddedServers
 
     @contextmanager
-    def fresh(self, *, telling: bool = False) -> Iterator[Database]:
-        """An empty Redis and a database with this project's tables; `telling`: with the trigger for the latency."""
-        name = f"benchmark_{self._made}"
-        self._made += 1
-        self.flush()
-        url = self.postgres.create_database(name, template=_TEMPLATE)
+    def fresh(self, *, notify: bool = False) -> Iterator[Database]:
+        """A database with empty tables, and an empty Redis. `notify` adds the trigger for the latency."""
+        self._flush()
+        url = self.embedded.postgres.create_database(_DATABASE, template=_TEMPLATE)
         try:
-            with Database(url) as database:
-                if telling:
-                    database.execute(_TELL)
-                # So that none pays for the writes of the one before.
+            with closing(Database(url)) as database:
+                if notify:
+                    database.execute(_NOTIFY_TRIGGER)
+                # The writes of the previous measurement must not slow this one.
                 database.execute("CHECKPOINT")
                 yield database
         finally:
-            with Database(self.postgres.url) as admin:
-                admin.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
-            self.flush()
-
-    def flush(self) -> None:
-        """Empty Redis."""
-        with redis.Redis.from_url(self.valkey.url, socket_timeout=60) as client:
-            client.flushall()
+            with closing(Database(self.embedded.urls.database)) as admin:
+                admin.execute(f"DROP DATABASE {_DATABASE} WITH (FORCE)")
+            self._flush()
 
     def versions(self) -> str:
-        """Which servers these are, in words."""
-        with Database(self.postgres.url) as database:
+        """The servers' names and versions."""
+        with closing(Database(self.embedded.urls.database)) as database:
             (postgres,) = database.row("SHOW server_version")
-        with redis.Redis.from_url(self.valkey.url) as client:
+        with redis.Redis.from_url(self.embedded.urls.redis) as client:
             info: Any = client.info("server")
         return f"PostgreSQL {postgres.split()[0]}, Valkey {info.get('valkey_version', info['redis_version'])}"
 
+    def _flush(self) -> None:
+        with redis.Redis.from_url(self.embedded.urls.redis, socket_timeout=60) as client:
+            client.flushall()
+
 
 @contextmanager
-def servers() -> Iterator[Servers]:
-    """Started, and stopped at the end."""
-    # PostgreSQL runs as another user when we are root, and must be able to pass through.
-    with tempfile.TemporaryDirectory(prefix="benchmarks-", dir="/tmp") as name:
-        folder = Path(name)
-        folder.chmod(0o711)
-        with PostgresServer(folder / "postgres") as postgres, ValkeyServer(folder / "valkey") as valkey:
-            template = postgres.create_database(_TEMPLATE)
-            asyncio.run(_create_tables(template))
-            yield Servers(folder, postgres, valkey)
-
-
-async def _create_tables(url: str) -> None:
-    engine = create_engine(url, pool_size=1)
-    await create_tables(engine)
-    await engine.dispose()
+def started_servers() -> Iterator[Servers]:
+    """Servers that stop at the end."""
+    with EmbeddedServers(ephemeral=True) as embedded:
+        template = embedded.postgres.create_database(_TEMPLATE)
+        migrate = [sys.executable, "-m", "worker", "migrate"]
+        subprocess.run(migrate, env={**os.environ, "DATABASE_URL": template}, check=True, stdout=subprocess.DEVNULL)  # noqa: S603
+        yield Servers(embedded)

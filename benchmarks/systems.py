@@ -1,171 +1,89 @@
-"""The systems that are measured, in their variants, and how their programs are started."""
+"""The systems that are compared. Each peer has a virtual environment of its own in `.bench/`, with pinned versions."""
 
-import json
-import os
-import signal
+import platform
+import re
+import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
-from benchmarks import environments
-from benchmarks.environments import NotInstallable, interpreter
-from worker.settings import Settings
+from benchmarks.results import NotMeasured
 
-CONCURRENCY = 16
-STOP_SECONDS = 15
-CALL_SECONDS = 300
-
-
-class NotMeasured(Exception):
-    """There is no figure; the text says why."""
+ROOT = Path(__file__).parent.parent
+_INSTALL_SECONDS = 600
 
 
 @dataclass(frozen=True)
 class System:
-    """One way to run jobs."""
+    """A job queue with its settings."""
 
     label: str
-    peer: str | None = None
-    """The name of its program and its environment; None: ours."""
-    settings: Mapping[str, str] = field(default_factory=dict)
-    worker: str = "worker"
-    """What its program is told to be."""
-
-    def command(self, *arguments: str) -> list[str]:
-        """The command line of its program.
-
-        Raises:
-            NotMeasured: when it is not to be had here.
-        """
-        if self.peer is None:
-            if "WORKER_BATCH_SIZE" in self.settings and "batch_size" not in Settings.model_fields:
-                raise NotMeasured("not available: this version of the worker has no WORKER_BATCH_SIZE")
-            return [sys.executable, "-m", "benchmarks.ours", *arguments]
-        try:
-            return [str(interpreter(self.peer)), "-m", f"benchmarks.peers.{self.peer}", *arguments]
-        except NotInstallable as error:
-            raise NotMeasured(str(error)) from None
+    adapter: str
+    """Its module in `benchmarks.adapters`, which names its virtual environment as well."""
+    pins: tuple[str, ...] = ()
+    """Its packages, with the extras that make it fastest; none for this project."""
+    settings: Mapping[str, str] = field(default_factory=dict, hash=False)
+    """Environment variables of its programs."""
 
 
-NAMES = {
-    "arq": "stock arq",
-    "saq": "SAQ",
-    "taskiq": "taskiq",
-    "streaq": "streaq",
-    "procrastinate": "procrastinate",
-    "celery": "Celery",
-}
-USUAL = tuple(System(f"{NAMES[peer]}, usual", peer, {"HANDLERS": "usual"}) for peer in environments.PINS)
-BEST = tuple(System(f"{NAMES[peer]}, best", peer, {"HANDLERS": "best"}) for peer in environments.PINS)
-PEERS = tuple(System(NAMES[peer], peer, {"HANDLERS": "best"}) for peer in environments.PINS)
-ARQ_AS_IT_COMES = System(f"{NAMES['arq']}, as it comes", "arq", {"HANDLERS": "usual", "AS_IT_COMES": "1"})
-OURS = System("ours")
-OURS_NOOP = System("ours", worker="noop")
-OURS_SESSION = System("ours, a session a job")
-OURS_BATCH = System("ours, batches of 64", settings={"WORKER_BATCH_SIZE": "64"})
+ARQ = System("stock arq", "arq", ("arq==0.28.0", "redis[hiredis]==5.3.1"))
+SAQ = System("SAQ", "saq", ("saq[hiredis,redis]==0.26.4",))
+TASKIQ = System("taskiq", "taskiq", ("taskiq==0.13.0", "taskiq-redis==1.2.4", "hiredis==3.5.0"))
+STREAQ = System("streaq", "streaq", ("streaq==7.2.0",))
+PEERS = (ARQ, SAQ, TASKIQ, STREAQ)
+
+USERPOST = System("userpost-worker", "userpost")
+USERPOST_BATCHES = System("userpost-worker, batches of 64", "userpost", settings={"WORKER_BATCH_SIZE": "64"})
+OWN_LABELS = frozenset({USERPOST.label, USERPOST_BATCHES.label})
+PGBENCH_LABEL = "pgbench"
+
+_failures: dict[str, str] = {}
+"""Why peers could not be installed. An installation is not repeated within a run."""
 
 
-@dataclass(frozen=True)
-class Programs:
-    """Starts the programs of systems, on some servers."""
-
-    folder: Path
-    redis_url: str
-
-    def call(self, system: System, database_url: str, *arguments: str) -> dict[str, Any]:
-        """Run a program to its end; what it printed."""
-        try:
-            done = subprocess.run(  # noqa: S603  # no shell, and the command is ours
-                system.command(*arguments),
-                env=self._environment(system, database_url),
-                cwd=environments.ROOT,
-                capture_output=True,
-                text=True,
-                timeout=CALL_SECONDS,
-                check=False,
-            )
-        except subprocess.TimeoutExpired:
-            raise NotMeasured(f"{arguments[0]} took longer than {CALL_SECONDS} s") from None
-        if done.returncode:
-            raise NotMeasured(f"{arguments[0]} failed: {_last_line(done.stderr)}")
-        result: dict[str, Any] = json.loads(done.stdout) if done.stdout.strip() else {}
-        return result
-
-    @contextmanager
-    def worker(self, system: System, database_url: str, number: int = 0) -> "Iterator[Worker]":
-        """A worker process, which is stopped at the end; `number` tells those that run side by side apart."""
-        log = self.folder / f"worker-{number}.log"
-        with log.open("wb") as output:
-            process = subprocess.Popen(  # noqa: S603  # no shell, and the command is ours
-                system.command(system.worker),
-                env=self._environment(system, database_url),
-                cwd=environments.ROOT,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                process_group=0,
-            )
-        try:
-            yield Worker(process, log)
-        finally:
-            _stop(process)
-
-    def forget_counts(self) -> None:
-        """Begin to count from nought."""
-        for file in self.counters.iterdir():
-            file.unlink()
-
-    @property
-    def counters(self) -> Path:
-        """Where the processes of a worker count their jobs."""
-        folder = self.folder / "counters"
-        folder.mkdir(exist_ok=True)
-        return folder
-
-    def _environment(self, system: System, database_url: str) -> dict[str, str]:
-        return {
-            **os.environ,
-            "DATABASE_URL": database_url,
-            "REDIS_URL": self.redis_url,
-            "CONCURRENCY": str(CONCURRENCY),
-            "WORKER_CONCURRENCY": str(CONCURRENCY),
-            "COUNTERS": str(self.counters),
-            **system.settings,
-        }
+def shared_pins() -> list[str]:
+    """What every environment holds besides its peer, in the versions that are installed here."""
+    return [f"{name}=={version(name.partition('[')[0])}" for name in ("asyncpg", "sqlalchemy[asyncio]", "uvloop")]
 
 
-@dataclass(frozen=True)
-class Worker:
-    """A worker that was started."""
+def python_for(system: System) -> str:
+    """The interpreter of a system. A peer's environment is created on first use, and again when its pins change.
 
-    process: "subprocess.Popen[bytes]"
-    log: Path
+    Raises:
+        NotMeasured: when the system cannot be installed.
+    """
+    if not system.pins:
+        return sys.executable
+    folder = ROOT / ".bench" / system.adapter
+    python, stamp = folder / "bin" / "python", folder / "installed.txt"
+    pins = [*system.pins, *shared_pins()]
+    contents = "\n".join([sys.version, *pins])
+    if python.exists() and stamp.exists() and stamp.read_text() == contents:
+        return str(python)
+    if system.adapter in _failures:
+        raise NotMeasured(_failures[system.adapter])
+    print(f"installing {system.adapter} into .bench (done once) …", file=sys.stderr)  # noqa: T201  # takes a while
+    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        _run(sys.executable, "-m", "venv", str(folder))
+        _run(str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-input", *pins)
+    except NotMeasured as error:
+        _failures[system.adapter] = str(error)
+        raise
+    stamp.write_text(contents)
+    return str(python)
 
-    def check(self) -> None:
-        """Raises NotMeasured when the worker has ended, which it should not."""
-        if self.process.poll() is not None:
-            last = _last_line(self.log.read_text(errors="replace"))
-            raise NotMeasured(f"the worker ended with code {self.process.returncode}: {last}")
 
-    def kill(self) -> None:
-        """SIGKILL, to it and to all that it has started; returns when it is gone."""
-        os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait()
-
-
-def _stop(process: "subprocess.Popen[bytes]") -> None:
-    process.terminate()
-    with suppress(subprocess.TimeoutExpired):
-        process.wait(STOP_SECONDS)
-    with suppress(ProcessLookupError):
-        # Whatever it left behind.
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-
-
-def _last_line(text: str) -> str:
-    return (text.strip().splitlines() or ["without a word"])[-1][:200]
+def _run(*command: str) -> None:
+    try:
+        subprocess.run(command, check=True, capture_output=True, text=True, timeout=_INSTALL_SECONDS)  # noqa: S603
+    except subprocess.TimeoutExpired:
+        raise NotMeasured(f"not installable: pip took longer than {_INSTALL_SECONDS} s") from None
+    except subprocess.CalledProcessError as error:
+        lines = [line for line in error.stderr.splitlines() if line.startswith("ERROR")] or ["ERROR: no reason given"]
+        # Reports are published: they must not name registries and folders of this machine.
+        reason = re.sub(r"\S*(?:://|/)\S*", "…", lines[-1].removeprefix("ERROR: "))
+        raise NotMeasured(f"not installable on Python {platform.python_version()}: {reason}") from None
