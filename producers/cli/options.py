@@ -69,6 +69,8 @@ def failure(error: ProducerError) -> Failure:
             text = f"{sentence(error)}; check the password and the number in REDIS_URL, and Redis's memory and role"
         case ResultTimeout() | JobNotFound():
             code = Exit.UNKNOWN
+        case _:
+            pass
     return Failure(text, code)
 
 

@@ -1,4 +1,4 @@
-"""Whether `python -m producers`, as a process, does what its help says and ends with the code that it says."""
+"""`python -m producers` as a process: its output, its effects and its exit codes."""
 
 import json
 import os
@@ -64,7 +64,7 @@ def url(server: ValkeyServer, client: redis.Redis) -> str:
 
 
 class Done:
-    """A command that ended."""
+    """An ended command."""
 
     def __init__(self, code: int, out: bytes, err: bytes) -> None:
         self.code = code
@@ -98,7 +98,7 @@ def command(*arguments: str) -> list[str]:
 
 
 def start(url: str, *arguments: str) -> subprocess.Popen[bytes]:
-    """Start the command as one that an interrupt reaches, which it does not when the tests run in the background."""
+    """Start the command so that an interrupt reaches it, even if the tests run in the background."""
     source = (
         "import runpy, signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
         "runpy.run_module('producers', run_name='__main__', alter_sys=True)"
@@ -121,7 +121,7 @@ def run(url: str | None, *arguments: str, stdin: bytes = b"", **more: str) -> Do
 
 
 def run_on_terminal(url: str | None, *arguments: str) -> tuple[int, str]:
-    """Run the command on a terminal of its own; its exit code, and all that is to be seen."""
+    """Run the command on its own terminal; returns its exit code and its output."""
     ours, its = pty.openpty()
     process = subprocess.Popen(
         command(*arguments),
@@ -140,7 +140,7 @@ def run_on_terminal(url: str | None, *arguments: str) -> tuple[int, str]:
         try:
             piece = os.read(ours, 65536)
         except OSError:
-            break  # as Linux says that the other end is closed
+            break  # Linux raises when the other end is closed
         if not piece:
             break
         seen += piece
@@ -163,19 +163,19 @@ def queued(client: redis.Redis) -> list[str]:
 
 
 def looked_for_results(client: redis.Redis) -> bool:
-    """Whether somebody has waited for an outcome since the statistics were reset."""
+    """Whether a result was polled since the statistics were reset."""
     statistics: Any = client.info("commandstats")
     return "cmdstat_mget" in statistics
 
 
-def store_result(client: redis.Redis, job_id: str, said: object, *, done: bool = True) -> None:
-    """An outcome, as a worker leaves it."""
-    result = {"f": "f", "k": {}, "a": [], "t": 1, "et": 1, "s": done, "r": said, "st": 2, "ft": 3}
+def store_result(client: redis.Redis, job_id: str, reply: object, *, done: bool = True) -> None:
+    """Store a result as a worker does."""
+    result = {"f": "f", "k": {}, "a": [], "t": 1, "et": 1, "s": done, "r": reply, "st": 2, "ft": 3}
     client.set(keys.result(job_id), arq_wire.dumps(result), ex=600)
 
 
 def closed_url() -> str:
-    """The URL of a Redis that is not there."""
+    """The URL of a port without a listener."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return f"redis://127.0.0.1:{listener.getsockname()[1]}/0"
@@ -211,7 +211,7 @@ def test_a_hash_is_read_from_standard_input(url: str, client: redis.Redis) -> No
     assert envelope(client, done.answer["job_id"]).k["hashed_password"] == HASH
 
 
-def test_options_say_where_when_and_under_which_name(url: str, client: redis.Redis) -> None:
+def test_options_set_the_redis_the_queue_the_id_and_the_delay(url: str, client: redis.Redis) -> None:
     options = ["--idempotency-key", "k", "--ordering-key", "tenant:7", "--defer-by", "60", "--redis-url", url]
 
     done = run(closed_url(), "delete-user", "--user-id", "1", *options, WORKER_QUEUE="other")
@@ -221,7 +221,7 @@ def test_options_say_where_when_and_under_which_name(url: str, client: redis.Red
     assert due > time.time() * 1000 + 30_000
 
 
-def test_repeating_is_accepted_once_and_other_content_is_not(url: str, client: redis.Redis) -> None:
+def test_a_repeated_command_is_accepted_once_and_other_content_is_refused(url: str, client: redis.Redis) -> None:
     first, again, other = (
         run(url, "delete-user", "--user-id", user_id, "--idempotency-key", "k") for user_id in ("1", "1", "2")
     )
@@ -233,7 +233,7 @@ def test_repeating_is_accepted_once_and_other_content_is_not(url: str, client: r
     assert queued(client) == ["k@user:1"]
 
 
-def test_waiting_prints_the_reply(url: str, client: redis.Redis) -> None:
+def test_wait_prints_the_reply(url: str, client: redis.Redis) -> None:
     store_result(client, "k", REPLY)
 
     done = run(url, "create-user", *USER, "--hashed-password", HASH, "--idempotency-key", "k", "--wait", "10")
@@ -242,7 +242,7 @@ def test_waiting_prints_the_reply(url: str, client: redis.Redis) -> None:
     assert done.answer == {"job_id": "k", "accepted": False, "status": "done", "reply": REPLY}
 
 
-def test_waiting_prints_a_rejection(url: str, client: redis.Redis) -> None:
+def test_wait_prints_a_rejection(url: str, client: redis.Redis) -> None:
     store_result(client, "k@user:1", JobRejected("not_found", "no such user"), done=False)
 
     done = run(url, "update-user", "--user-id", "1", "--is-active", "--idempotency-key", "k", "--wait", "10")
@@ -257,7 +257,7 @@ def test_waiting_prints_a_rejection(url: str, client: redis.Redis) -> None:
     }
 
 
-def test_waiting_in_vain_says_where_the_job_is(url: str) -> None:
+def test_wait_prints_the_status_after_a_timeout(url: str) -> None:
     done = run(url, "delete-user", "--user-id", "1", "--wait", "0.05")
 
     assert done.code == 3
@@ -265,7 +265,7 @@ def test_waiting_in_vain_says_where_the_job_is(url: str) -> None:
     assert "the job continues: wait again" in done.error
 
 
-def test_an_interrupt_while_waiting_prints_the_id(url: str, client: redis.Redis) -> None:
+def test_an_interrupt_during_wait_prints_the_id(url: str, client: redis.Redis) -> None:
     process = start(url, "delete-user", "--user-id", "1", "--idempotency-key", "k", "--wait", "60")
     while not looked_for_results(client):
         assert process.poll() is None
@@ -278,7 +278,7 @@ def test_an_interrupt_while_waiting_prints_the_id(url: str, client: redis.Redis)
     assert "the job continues" in done.error
 
 
-def test_a_wrong_message_is_one_line_and_sends_nothing(url: str, client: redis.Redis) -> None:
+def test_an_invalid_message_is_one_error_line_and_sends_nothing(url: str, client: redis.Redis) -> None:
     done = run(url, "create-user", *USER, "--hashed-password", SECRET)
 
     assert (done.code, done.out) == (2, "")
@@ -287,7 +287,7 @@ def test_a_wrong_message_is_one_line_and_sends_nothing(url: str, client: redis.R
 
 
 @pytest.mark.parametrize("data", [b"\xff\xfe", SECRET.encode()])
-def test_standard_input_that_is_no_hash_is_one_line(url: str, client: redis.Redis, data: bytes) -> None:
+def test_invalid_standard_input_is_one_error_line(url: str, client: redis.Redis, data: bytes) -> None:
     done = run(url, "create-user", *USER, "--hashed-password", "-", stdin=data)
 
     assert (done.code, done.out) == (2, "")
@@ -296,26 +296,26 @@ def test_standard_input_that_is_no_hash_is_one_line(url: str, client: redis.Redi
 
 
 @pytest.mark.parametrize(
-    ("where", "code", "says"),
+    ("case", "code", "expected"),
     [
         (f"redis://:{SECRET}/@localhost:x", 2, "not the URL of a Redis: use redis://"),
         ("wrong password", 1, "check the password and the number in REDIS_URL"),
-        ("nobody there", 3, "start it, or set another one with REDIS_URL or --redis-url"),
+        ("no listener", 3, "start it, or set another one with REDIS_URL or --redis-url"),
     ],
 )
-def test_a_redis_that_cannot_be_used_is_one_line_with_the_way_out(
-    server: ValkeyServer, where: str | None, code: int, says: str
+def test_an_unusable_redis_is_one_error_line_with_advice(
+    server: ValkeyServer, case: str, code: int, expected: str
 ) -> None:
-    urls = {"wrong password": f"redis://:{SECRET}@127.0.0.1:{server.port}", "nobody there": closed_url()}
-    given = urls.get(where or "", where)
+    urls = {"wrong password": f"redis://:{SECRET}@127.0.0.1:{server.port}", "no listener": closed_url()}
+    given = urls.get(case, case)
 
     done = run(given, "delete-user", "--user-id", "1", "--timeout", "0.2")
 
     assert (done.code, done.out) == (code, "")
-    assert says in done.error
+    assert expected in done.error
 
 
-def test_a_redis_without_memory_did_not_accept(url: str, client: redis.Redis) -> None:
+def test_redis_without_memory_accepts_nothing(url: str, client: redis.Redis) -> None:
     client.config_set("maxmemory", "1")
     try:
         done = run(url, "delete-user", "--user-id", "1")
@@ -327,14 +327,14 @@ def test_a_redis_without_memory_did_not_accept(url: str, client: redis.Redis) ->
     assert client.dbsize() == 0
 
 
-def test_the_help_is_shown_to_who_asks_for_nothing() -> None:
+def test_the_command_without_arguments_prints_the_help() -> None:
     done = run(None)
 
     assert (done.code, done.err) == (0, "")
     assert all(name in done.out for name in [*COMMANDS, "load", "export REDIS_URL=", "Exit codes"])
 
 
-def test_on_a_terminal_the_outcome_is_for_reading(url: str, client: redis.Redis) -> None:
+def test_the_outcome_is_formatted_on_a_terminal(url: str, client: redis.Redis) -> None:
     store_result(client, "k@post:7", {"id": 7, "title": "a\x1b[2Jb", "content": "line\nline", "author_id": 1})
 
     code, seen = run_on_terminal(
@@ -343,7 +343,7 @@ def test_on_a_terminal_the_outcome_is_for_reading(url: str, client: redis.Redis)
 
     assert code == 0
     assert "\x1b[" in seen  # colours
-    assert "\x1b[2J" not in seen  # but none of the reply's own
+    assert "\x1b[2J" not in seen  # but none from the reply
     text = re.sub(r"\x1b\[[0-9;]*m", "", seen)
     assert "known already  k@post:7" in text
     assert "done" in text
@@ -406,7 +406,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_a_file_is_loaded_and_its_bad_lines_are_told_by_number(url: str, client: redis.Redis, folder: Path) -> None:
+def test_a_file_is_loaded_and_its_bad_lines_are_reported_by_number(url: str, client: redis.Redis, folder: Path) -> None:
     errors = folder / "errors.jsonl"
 
     done = run(url, "load", str(folder / "jobs.jsonl"), "--errors", str(errors), "--idempotency-prefix", "p")
@@ -428,7 +428,7 @@ def test_a_file_is_loaded_and_its_bad_lines_are_told_by_number(url: str, client:
     assert done.err.splitlines() == [f"line {bad['line']}: {'; '.join(bad['problems'])}" for bad in kept]
 
 
-def test_a_load_can_be_repeated_and_mended(url: str, client: redis.Redis, folder: Path) -> None:
+def test_a_corrected_file_can_be_loaded_again(url: str, client: redis.Redis, folder: Path) -> None:
     file = folder / "jobs.jsonl"
     run(url, "load", str(file), "--idempotency-prefix", "p")
     file.write_bytes(file.read_bytes().replace(b'{"job":"s3cret-value"}', b'{"job":"delete_user","user_id":9}'))
@@ -466,14 +466,14 @@ def test_a_dry_run_needs_no_redis_and_sends_nothing(client: redis.Redis, folder:
     assert client.dbsize() == 0
 
 
-def test_lines_before_the_one_to_begin_with_are_left_out(url: str, client: redis.Redis, folder: Path) -> None:
+def test_from_line_skips_the_lines_before_it(url: str, client: redis.Redis, folder: Path) -> None:
     done = run(url, "load", str(folder / "jobs.csv"), "--from-line", "3", "--idempotency-prefix", "p")
 
     assert done.answer["accepted"] == 2
     assert queued(client)[0] == "p-3@user:2"
 
 
-def test_a_load_that_redis_leaves_says_how_to_go_on(client: redis.Redis, tmp_path: Path) -> None:
+def test_a_load_without_redis_explains_how_to_continue(client: redis.Redis, tmp_path: Path) -> None:
     file = tmp_path / "jobs.jsonl"
     file.write_text('{"job":"delete_user","user_id":1}\n')
 
@@ -485,7 +485,7 @@ def test_a_load_that_redis_leaves_says_how_to_go_on(client: redis.Redis, tmp_pat
     assert "lines from 1 on may be missing" in done.error
 
 
-def test_a_load_that_is_cut_off_can_be_gone_on_with_and_each_line_is_accepted_once(
+def test_an_interrupted_load_can_be_continued_and_accepts_each_line_once(
     url: str, client: redis.Redis, tmp_path: Path
 ) -> None:
     file = tmp_path / "jobs.jsonl"
@@ -518,7 +518,7 @@ def test_a_hundred_thousand_lines_take_little_memory(url: str, client: redis.Red
             else:
                 out.write(f'{{"job":"delete_post","post_id":{number}}}\n')
 
-    # By a small process between: a child of this large one would be taken for as large before it has begun.
+    # A small process in between, because a child of this large one would be measured as large as it.
     source = (
         "import resource, subprocess, sys; subprocess.run(sys.argv[1:], check=False); "
         "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
@@ -541,7 +541,7 @@ def test_a_hundred_thousand_lines_take_little_memory(url: str, client: redis.Red
     assert largest < 150 * 1024 * 1024
 
 
-def test_on_a_terminal_a_load_shows_how_far_it_is(url: str, folder: Path) -> None:
+def test_a_load_shows_its_progress_on_a_terminal(url: str, folder: Path) -> None:
     code, seen = run_on_terminal(url, "load", str(folder / "jobs.jsonl"))
 
     text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", seen)
@@ -551,7 +551,7 @@ def test_on_a_terminal_a_load_shows_how_far_it_is(url: str, folder: Path) -> Non
     assert "2 accepted, 0 already known, 4 refused of 6 lines, in " in text
 
 
-def test_whoever_has_read_enough_may_close_the_pipe(url: str) -> None:
+def test_a_closed_pipe_is_no_error(url: str) -> None:
     process = start(url, "delete-user", "--user-id", "1")
     assert process.stdout is not None
     process.stdout.close()

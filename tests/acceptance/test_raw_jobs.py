@@ -38,7 +38,7 @@ def worker(command: tuple[str, ...], place: Place) -> Iterator[Running]:
 
 
 def deliver(place: Place, job_id: str, payload: str) -> None:
-    """Put a job into the queue, as any language would; the third command only wakes an idle worker."""
+    """Put a job into the queue, as a client in any language does; the third command only wakes an idle worker."""
     assert place.redis_cli("SET", f"arq:job:{job_id}", payload) == "OK"
     assert place.redis_cli("ZADD", "arq:queue", str(time.time_ns() // 1_000_000), job_id) == "1"
     place.redis_cli("PUBLISH", "arq:queue:wake", "1")
@@ -61,11 +61,11 @@ def ask(place: Place, job_id: str, job: str, **fields: Any) -> dict[str, Any]:
 
 
 def logged(output: str) -> list[dict[str, Any]]:
-    """The lines of the log, without those that arq writes in its own form before the worker's startup."""
+    """The lines of the log, without those that arq writes in its own format before the startup of the worker."""
     return [json.loads(line) for line in output.splitlines() if line.startswith("{")]
 
 
-def test_all_six_jobs_leave_the_rows_and_replies_that_they_should(worker: Running, place: Place) -> None:
+def test_all_six_job_types_have_their_effects_and_replies(worker: Running, place: Place) -> None:
     # Given a user and two posts, created by raw jobs
     created = ask(place, "six-1", "create_user", email=EMAIL, username="someone", hashed_password=HASH)
     user = created["r"]["id"]
@@ -77,7 +77,7 @@ def test_all_six_jobs_leave_the_rows_and_replies_that_they_should(worker: Runnin
     retitled = ask(place, f"six-5@post:{first}", "update_post", post_id=first, changes={"title": "Retitled"})
     deleted = ask(place, f"six-6@post:{second}", "delete_post", post_id=second)
 
-    # Then the replies say so
+    # Then the replies have the changes
     assert created["s"] is True
     assert created["r"].pop("created_at")
     assert created["r"] == {"id": user, "email": EMAIL, "username": "someone", "is_active": True}
@@ -85,24 +85,24 @@ def test_all_six_jobs_leave_the_rows_and_replies_that_they_should(worker: Runnin
     assert retitled["r"] == {"id": first, "title": "Retitled", "content": "one", "author_id": user}
     assert deleted["r"] == {"deleted": True}
 
-    # And so do the tables
+    # And the tables have them
     assert place.sql("SELECT id, email, username, hashed_password, is_active FROM users") == [
         (user, EMAIL, "renamed", HASH, True)
     ]
     assert place.sql("SELECT id, title, content, author_id FROM posts") == [(first, "Retitled", "one", user)]
 
-    # When the user is deleted, then the posts go too
+    # When the user is deleted, then so are the posts
     assert ask(place, f"six-7@user:{user}", "delete_user", user_id=user)["r"] == {"deleted": True}
     assert place.count("users") == place.count("posts") == 0
     assert ask(place, f"six-8@user:{user}", "delete_user", user_id=user)["r"] == {"deleted": False}
 
-    # And Redis holds nothing of the jobs but their results, without the fields
+    # And only the results of the jobs are left in Redis, without the fields
     assert place.redis_cli("KEYS", "arq:job:six-*") == ""
     assert created["k"] == {}
     assert place.sql("SELECT count(*) FROM job_ledger WHERE job_id LIKE 'six-%' AND outcome = 'done'") == [(8,)]
 
 
-def test_second_delivery_has_no_effect_and_the_reply_of_the_first(worker: Running, place: Place) -> None:
+def test_a_second_delivery_has_no_effect_and_the_first_reply(worker: Running, place: Place) -> None:
     author = ask(place, "twice-1", "create_user", email="two@example.com", username="two", hashed_password=HASH)
     fields = {"author_id": author["r"]["id"], "title": "Once", "content": ""}
 
@@ -110,30 +110,30 @@ def test_second_delivery_has_no_effect_and_the_reply_of_the_first(worker: Runnin
 
     assert replies[1:] == replies[:1] * 2
     assert place.sql("SELECT count(*) FROM posts WHERE title = 'Once'") == [(1,)]
-    # The proof that nothing was even tried: an id of the sequence would be gone.
+    # A second attempt would have taken an id of the sequence
     after = ask(place, "twice-3", "create_post", **fields)["r"]
     assert after["id"] == replies[0]["id"] + 1
 
 
-def test_second_delivery_of_a_rejection_is_the_same_rejection(worker: Running, place: Place) -> None:
-    # Given a post by nobody, which is rejected
+def test_a_second_delivery_of_a_rejected_job_is_rejected_again(worker: Running, place: Place) -> None:
+    # Given a post without an author, which is rejected
     author = place.sql("SELECT coalesce(max(id), 0) + 1 FROM users")[0][0]
     fields = {"author_id": author, "title": "Too early", "content": ""}
     rejected = ask(place, "early-1", "create_post", **fields)
     assert rejected["s"] is False
     assert rejected["r"] == {"code": "not_found", "detail": "author_id names nothing that exists"}
 
-    # When the author is there at the second delivery
+    # When the author exists at the second delivery
     made = ask(place, "early-2", "create_user", email="late@example.com", username="late", hashed_password=HASH)
     assert made["r"]["id"] == author
     again = ask(place, "early-1", "create_post", **fields)
 
-    # Then the outcome is still that of the first
+    # Then the outcome is that of the first
     assert again["r"] == rejected["r"]
     assert place.sql("SELECT count(*) FROM posts WHERE title = 'Too early'") == [(0,)]
 
 
-def test_same_id_with_another_content_is_a_conflict(worker: Running, place: Place) -> None:
+def test_a_known_id_with_other_content_is_a_conflict(worker: Running, place: Place) -> None:
     ask(place, "same-1", "delete_post", post_id=1_000_001)
 
     other = ask(place, "same-1", "delete_post", post_id=1_000_002)
@@ -157,11 +157,11 @@ def test_same_id_with_another_content_is_a_conflict(worker: Running, place: Plac
         ("large", json.dumps({"f": "delete_user", "k": {"x": "y" * 2**20}, "a": [], "t": None, "et": 1}), "too_large"),
     ],
 )
-def test_what_cannot_be_honoured_is_answered_with_its_code(
+def test_an_invalid_job_has_the_code_of_its_fault(
     worker: Running, place: Place, name: str, payload: str, code: str
 ) -> None:
     if name == "large":
-        # More than a command line holds.
+        # Longer than a command line may be
         place.set(f"arq:job:{name}", payload)
         place.redis_cli("ZADD", "arq:queue", "1", name)
     else:
@@ -173,8 +173,8 @@ def test_what_cannot_be_honoured_is_answered_with_its_code(
     assert worker.process.poll() is None
 
 
-def test_log_has_a_line_for_each_job_and_no_value_of_any(worker: Running, place: Place) -> None:
-    email, title = "quiet@example.com", "A title that nobody reads"
+def test_the_log_has_a_line_for_each_job_and_no_value(worker: Running, place: Place) -> None:
+    email, title = "quiet@example.com", "A title that no log holds"
     user = ask(place, "quiet-1", "create_user", email=email, username="quiet-name", hashed_password=HASH)["r"]["id"]
     ask(place, "quiet-2", "create_user", email=email, username="quiet-name", hashed_password=HASH)
     ask(place, "quiet-3", "create_post", author_id=user, title=title, content="")
@@ -189,7 +189,7 @@ def test_log_has_a_line_for_each_job_and_no_value_of_any(worker: Running, place:
         assert value not in log
 
 
-def test_clean_up_is_scheduled_and_deletes_old_ledger_rows(worker: Running, place: Place) -> None:
+def test_the_scheduled_clean_up_deletes_old_ledger_rows(worker: Running, place: Place) -> None:
     # Given one old and one new row
     for job_id, days in (("old", 15), ("new", 13)):
         place.sql(
@@ -198,15 +198,15 @@ def test_clean_up_is_scheduled_and_deletes_old_ledger_rows(worker: Running, plac
             datetime.now(UTC) - timedelta(days=days),
         )
 
-    # When the tick comes, twice, as from two workers
+    # When the tick is enqueued twice, as by two workers
     tick = "cron:purge_ledger:1700000000000"
     for _ in range(2):
         deliver(place, tick, '{"f":"cron:purge_ledger","k":{},"a":[],"t":null,"et":1700000000000}')
         settled(place, tick)
-        # arq's own guard against a second run, which lasts for a minute.
+        # arq's own guard against a second run lasts for a minute.
         place.redis_cli("DEL", f"arq:in-progress:{tick}")
 
-    # Then the row past its retention is gone, and the second tick did nothing
+    # Then the row past its retention is deleted, and the second tick did nothing
     assert place.sql("SELECT job_id FROM job_ledger WHERE job_id IN ('old', 'new')") == [("new",)]
     events = [line["event"] for line in logged(worker.wait_for("tick_skipped"))]
     assert (events.count("tick_done"), events.count("tick_skipped")) == (1, 1)
@@ -219,7 +219,7 @@ def test_both_checks_find_the_worker(worker: Running, place: Place) -> None:
     assert theirs.returncode == 0, theirs.stderr
 
 
-def test_sigterm_ends_stock_arq_with_0_and_the_checks_notice(make_place: Callable[[], Place]) -> None:
+def test_sigterm_ends_stock_arq_with_0_and_fails_the_checks(make_place: Callable[[], Place]) -> None:
     place = make_place()
     with Running(STOCK, place.variables) as worker:
         log = worker.wait_for("worker_started")
@@ -233,7 +233,7 @@ def test_sigterm_ends_stock_arq_with_0_and_the_checks_notice(make_place: Callabl
     assert ours.stderr == "worker: no heartbeat for the queue arq:queue: start a worker, or read its log\n"
 
 
-def test_wrong_environment_stops_stock_arq_with_one_line_a_variable() -> None:
+def test_a_wrong_environment_stops_stock_arq_with_one_line_a_variable() -> None:
     done = run(*STOCK, variables={"REDIS_URL": "redis://nowhere", "WORKER_CONCURRENCY": "many"})
 
     assert done.returncode != 0

@@ -1,4 +1,4 @@
-"""Whether a producer keeps its word on a real server: accepted once, and never silent about what it does not know."""
+"""The producer on a real server: jobs are accepted once, and every uncertainty is an exception."""
 
 import asyncio
 import json
@@ -49,12 +49,12 @@ HASH = "$2b$12$EixZaYVK1fsbw1ZfbX3OXePaWxn96p36WQoeG6Lruj3vjPGga31lW"
 QUEUE = keys.DEFAULT_QUEUE
 
 Eventually = Callable[[Callable[[], Awaitable[Any]]], Awaitable[Any]]
-"""Waits until a question is answered with something true."""
+"""Waits until a call returns a true value."""
 
 
 @pytest.fixture
 async def redis(redis_url: str) -> AsyncIterator[Redis]:
-    """A plain client, to look and to stand in for a worker."""
+    """A client that reads Redis and stands in for a worker."""
     async with Redis.from_url(redis_url) as client:
         yield client
 
@@ -65,9 +65,9 @@ async def producer(redis_url: str) -> AsyncIterator[Producer]:
         yield made
 
 
-async def settle(redis: Redis, job_id: str, said: object, *, done: bool = True) -> None:
+async def settle(redis: Redis, job_id: str, reply: object, *, done: bool = True) -> None:
     """End a job as a worker does."""
-    envelope = {"f": "f", "k": {}, "a": [], "t": 1, "et": 1, "s": done, "r": said, "st": 2, "ft": 3, "id": job_id}
+    envelope = {"f": "f", "k": {}, "a": [], "t": 1, "et": 1, "s": done, "r": reply, "st": 2, "ft": 3, "id": job_id}
     async with redis.pipeline(transaction=True) as pipeline:
         pipeline.zrem(QUEUE, job_id)
         pipeline.delete(keys.job(job_id), keys.in_progress(job_id))
@@ -86,19 +86,19 @@ async def calls(redis: Redis, command: str) -> int:
 
 
 def closed_port() -> int:
-    """A port where nobody listens."""
+    """A port without a listener."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return int(listener.getsockname()[1])
 
 
 class Proxy:
-    """Stands between a producer and Redis, and loses what it is told to lose.
+    """A proxy between a producer and Redis that loses answers on request.
 
     Attributes:
         url: the URL of Redis through here.
-        deaf: while true, Redis's answers are thrown away.
-        cut_answers: how many of the next answers are replaced by the end of the connection.
+        deaf: while true, answers of Redis are dropped.
+        cut_answers: instead of this many answers the connection is closed.
     """
 
     def __init__(self, url: str) -> None:
@@ -165,7 +165,7 @@ async def proxy(redis_url: str) -> AsyncIterator[Proxy]:
 # Enqueueing
 
 
-async def test_every_job_is_queued_as_the_wire_says(producer: Producer, redis: Redis) -> None:
+async def test_every_job_is_queued_in_the_wire_format(producer: Producer, redis: Redis) -> None:
     jobs: list[JobHandle[Any]] = [
         await producer.create_user(email="ada@example.com", username="ada", hashed_password=HASH),
         await producer.update_user(42, is_active=False),
@@ -187,12 +187,12 @@ async def test_every_job_is_queued_as_the_wire_says(producer: Producer, redis: R
         ("update_post", {"post_id": 7, "changes": {"title": "t"}}),
         ("delete_post", {"post_id": 7}),
     ]
-    # Of this producer alone: where it is told of the ends of its jobs.
+    # One header for all: workers notify this producer of its ended jobs
     (headers,) = {json.dumps(envelope.h) for envelope in envelopes}
     assert json.loads(headers)["producer"].startswith("test:")
 
 
-async def test_what_breaks_the_contract_sends_nothing(producer: Producer, redis: Redis) -> None:
+async def test_an_invalid_message_sends_nothing(producer: Producer, redis: Redis) -> None:
     with pytest.raises(InvalidMessage):
         await producer.create_user(email="ada@example.com", username="ada", hashed_password="hunter2")
     with pytest.raises(InvalidMessage):
@@ -205,7 +205,7 @@ async def test_what_breaks_the_contract_sends_nothing(producer: Producer, redis:
     assert await redis.dbsize() == 0
 
 
-async def test_the_url_and_the_queue_can_be_others(
+async def test_the_url_and_the_queue_can_be_chosen(
     redis_url: str, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("REDIS_URL", redis_url)
@@ -221,19 +221,19 @@ async def test_the_url_and_the_queue_can_be_others(
     "url",
     ["", "localhost:6379", "http://localhost", "redis://u:s3cret/x@localhost:y", "redis://localhost?s3cret=1"],
 )
-async def test_a_url_that_is_none_is_refused_without_being_quoted(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_invalid_url_is_refused_without_being_quoted(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("REDIS_URL", raising=False)
 
     with pytest.raises(ValueError, match="redis://") as caught:
         Producer(url)
 
-    # Nor by what caused it: a traceback shows that, too.
+    # The cause would be shown in a traceback
     assert "s3cret" not in "".join(traceback.format_exception_only(caught.value))
     assert caught.value.__cause__ is None
     assert caught.value.__suppress_context__ or not url
 
 
-async def test_a_name_is_of_a_length_that_workers_read(redis_url: str, redis: Redis) -> None:
+async def test_a_name_longer_than_workers_accept_is_refused(redis_url: str, redis: Redis) -> None:
     async with Producer(redis_url, name="ä" * 256) as producer:
         job = await producer.delete_user(1)
     with pytest.raises(ValueError, match="name must have at most 256 characters"):
@@ -242,7 +242,9 @@ async def test_a_name_is_of_a_length_that_workers_read(redis_url: str, redis: Re
     assert wire.decode(await redis.get(keys.job(job.job_id)) or b"").h["producer"].startswith("ä")
 
 
-async def test_repeating_is_accepted_once_and_other_content_is_a_conflict(producer: Producer, redis: Redis) -> None:
+async def test_a_repeated_call_is_accepted_once_and_other_content_is_a_conflict(
+    producer: Producer, redis: Redis
+) -> None:
     first = await producer.delete_user(42, idempotency_key="a")
     again = await producer.delete_user(42, idempotency_key="a")
 
@@ -260,13 +262,13 @@ async def test_repeating_is_accepted_once_and_other_content_is_a_conflict(produc
         await producer.delete_user(43, idempotency_key="a")
     assert (await producer.delete_user(42, idempotency_key="a")).accepted is False
 
-    await redis.delete(keys.result(first.job_id))  # past its time to live
+    await redis.delete(keys.result(first.job_id))  # its time to live is over
     with pytest.raises(IdempotencyConflict):
         await producer.delete_user(43, idempotency_key="a")
     assert await queued(redis) == []
 
 
-async def test_repeating_at_the_same_time_is_accepted_once(producer: Producer, redis: Redis) -> None:
+async def test_concurrent_repeated_calls_are_accepted_once(producer: Producer, redis: Redis) -> None:
     jobs = await asyncio.gather(*(producer.delete_user(42, idempotency_key="a") for _ in range(100)))
 
     assert sum(job.accepted for job in jobs) == 1
@@ -281,7 +283,7 @@ async def test_many_jobs_keep_their_order_over_several_calls(producer: Producer,
     assert await queued(redis) == [job.job_id for job in jobs]
 
 
-async def test_jobs_before_one_that_cannot_be_made_are_accepted_in_whole_calls(
+async def test_jobs_before_an_exception_of_the_iterable_are_accepted_in_whole_calls(
     producer: Producer, redis: Redis
 ) -> None:
     def jobs() -> Iterator[DeleteUser]:
@@ -292,11 +294,11 @@ async def test_jobs_before_one_that_cannot_be_made_are_accepted_in_whole_calls(
     with pytest.raises(LookupError):
         await producer.enqueue_many(jobs())
 
-    # The first call was under way while the rest were made: it is neither cut off nor left to chance.
+    # The first call was being sent while the rest were made, and is completed
     assert len(await queued(redis)) == 500
 
 
-async def test_of_many_jobs_the_refused_are_told_beside_the_handles_of_the_others(
+async def test_enqueue_many_raises_with_the_errors_and_the_handles_of_the_others(
     producer: Producer, redis: Redis
 ) -> None:
     await producer.delete_user(1, idempotency_key="a")
@@ -313,7 +315,7 @@ async def test_of_many_jobs_the_refused_are_told_beside_the_handles_of_the_other
     assert str(caught.value).startswith("1 of 3 jobs were not accepted; the first: job a@user:3: ")
 
 
-async def test_a_full_queue_refuses(redis_url: str, redis: Redis) -> None:
+async def test_a_full_queue_refuses_a_job(redis_url: str, redis: Redis) -> None:
     async with Producer(redis_url, max_queued=1) as producer:
         await producer.delete_user(1)
 
@@ -334,7 +336,7 @@ async def test_workers_are_woken_in_the_same_round_trip(producer: Producer, redi
         assert message["channel"] == keys.wake(QUEUE).encode()
 
 
-async def test_a_script_that_was_flushed_is_sent_again(producer: Producer, redis: Redis) -> None:
+async def test_a_flushed_script_is_sent_again(producer: Producer, redis: Redis) -> None:
     await producer.delete_user(1)
     await redis.script_flush()
 
@@ -342,10 +344,10 @@ async def test_a_script_that_was_flushed_is_sent_again(producer: Producer, redis
     assert await redis.zcard(QUEUE) == 2
 
 
-# Redis in trouble
+# Failures of Redis
 
 
-async def test_nobody_there_is_told_soon_and_nothing_was_accepted() -> None:
+async def test_a_missing_redis_is_an_error_within_the_timeout() -> None:
     watch = Stopwatch()
     async with Producer(f"redis://127.0.0.1:{closed_port()}", timeout_seconds=0.2) as producer:
         with pytest.raises(RedisUnavailable, match="nothing was accepted"):
@@ -358,7 +360,7 @@ async def test_nobody_there_is_told_soon_and_nothing_was_accepted() -> None:
     assert watch.seconds() < 3
 
 
-async def test_nobody_there_is_told_for_each_of_many() -> None:
+async def test_a_missing_redis_is_an_error_for_each_of_many_jobs() -> None:
     async with Producer(f"redis://127.0.0.1:{closed_port()}", timeout_seconds=0.1) as producer:
         with pytest.raises(PartialEnqueueError) as caught:
             await producer.enqueue_many([DeleteUser(user_id=1), DeleteUser(user_id=2)])
@@ -366,16 +368,18 @@ async def test_nobody_there_is_told_for_each_of_many() -> None:
     assert [type(outcome) for outcome in caught.value.outcomes] == [RedisUnavailable, RedisUnavailable]
 
 
-@pytest.mark.parametrize("says", [b"", b"HTTP/1.1 400 Bad Request\r\n\r\n", b"-ERR max number of clients reached\r\n"])
-async def test_what_is_there_but_no_redis_is_told_in_time(says: bytes) -> None:
+@pytest.mark.parametrize(
+    "answer", [b"", b"HTTP/1.1 400 Bad Request\r\n\r\n", b"-ERR max number of clients reached\r\n"]
+)
+async def test_another_server_in_place_of_redis_is_an_error_within_the_timeout(answer: bytes) -> None:
     connections: list[asyncio.StreamWriter] = []
 
-    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         connections.append(writer)
         await reader.read(1)
-        writer.write(says)
+        writer.write(answer)
 
-    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
     watch = Stopwatch()
     async with Producer(f"redis://127.0.0.1:{port}", timeout_seconds=0.3) as producer:
@@ -390,7 +394,7 @@ async def test_what_is_there_but_no_redis_is_told_in_time(says: bytes) -> None:
     await server.wait_closed()
 
 
-async def test_an_enqueue_waits_for_a_redis_that_comes_back(tmp_path: Path) -> None:
+async def test_an_enqueue_waits_for_redis_to_return(tmp_path: Path) -> None:
     with ValkeyServer(tmp_path) as server:
         async with Producer(server.url) as producer:
             await producer.delete_user(1)
@@ -406,7 +410,7 @@ async def test_an_enqueue_waits_for_a_redis_that_comes_back(tmp_path: Path) -> N
             assert await handle.status() is JobStatus.DUE
 
 
-async def test_a_lost_answer_is_unconfirmed_and_repeating_is_accepted_exactly_once(proxy: Proxy, redis: Redis) -> None:
+async def test_a_lost_answer_is_unconfirmed_and_the_repeated_call_is_accepted_once(proxy: Proxy, redis: Redis) -> None:
     async with Producer(proxy.url, timeout_seconds=0.5 * slowdown()) as producer:
         await producer.delete_user(1)
         proxy.deaf = True
@@ -416,12 +420,12 @@ async def test_a_lost_answer_is_unconfirmed_and_repeating_is_accepted_exactly_on
 
         again = await producer.delete_user(42, idempotency_key=caught.value.idempotency_key)
 
-        assert again.accepted is False  # it was there: the answer was lost, not the job
+        assert again.accepted is False  # the answer was lost, not the job
         assert again.job_id == caught.value.job_id
     assert (await queued(redis))[1:] == [again.job_id]
 
 
-async def test_a_connection_cut_before_the_answer_is_mended_within_the_call(proxy: Proxy, redis: Redis) -> None:
+async def test_a_connection_closed_before_the_answer_is_replaced_within_the_call(proxy: Proxy, redis: Redis) -> None:
     async with Producer(proxy.url) as producer:
         await producer.delete_user(1)
         proxy.cut_answers = 1
@@ -431,8 +435,8 @@ async def test_a_connection_cut_before_the_answer_is_mended_within_the_call(prox
         (keyed,) = await producer.enqueue_many([Request(DeleteUser(user_id=3), idempotency_key="a")])
 
         assert proxy.cut_answers == 0
-        assert fresh.accepted is True  # nobody else can have made this id
-        assert keyed.accepted is False  # somebody may have used this key before
+        assert fresh.accepted is True  # no other call can have made this id
+        assert keyed.accepted is False  # another call may have used this key before
     assert (await queued(redis))[1:] == [fresh.job_id, keyed.job_id]
 
 
@@ -454,9 +458,9 @@ async def test_a_cancelled_enqueue_leaves_no_answer_for_the_next_one(
     assert [job.accepted for job in jobs] == [True, False, False]
 
 
-async def test_a_wrong_password_is_told_at_once(valkey: ValkeyServer, redis_url: str) -> None:
+async def test_a_wrong_password_is_refused_at_once(valkey: ValkeyServer, redis_url: str) -> None:
     watch = Stopwatch()
-    for user in ("", ":wrong-s3cret@", "nobody:wrong-s3cret@"):
+    for user in ("", ":wrong-s3cret@", "unknown:wrong-s3cret@"):
         async with Producer(f"redis://{user}127.0.0.1:{valkey.port}") as producer:
             with pytest.raises(RedisRefused) as caught:
                 await producer.delete_user(1)
@@ -465,13 +469,13 @@ async def test_a_wrong_password_is_told_at_once(valkey: ValkeyServer, redis_url:
     assert watch.seconds() < 5
 
 
-async def test_a_database_that_is_not_there_is_told_at_once(redis_url: str) -> None:
+async def test_a_missing_database_number_is_refused_at_once(redis_url: str) -> None:
     async with Producer(redis_url.rpartition("/")[0] + "/99") as producer:
         with pytest.raises(RedisRefused, match="out of range"):
             await producer.delete_user(1)
 
 
-async def test_a_redis_without_memory_refuses_and_nothing_is_half_written(producer: Producer, redis: Redis) -> None:
+async def test_redis_without_memory_refuses_and_writes_nothing(producer: Producer, redis: Redis) -> None:
     await producer.delete_user(1)
     before = await redis.dbsize()
     await redis.config_set("maxmemory", "1")
@@ -488,7 +492,7 @@ async def test_a_redis_without_memory_refuses_and_nothing_is_half_written(produc
     assert (await producer.delete_user(2, idempotency_key="a")).accepted
 
 
-async def test_a_replica_refuses(producer: Producer, redis: Redis) -> None:
+async def test_a_replica_refuses_a_job(producer: Producer, redis: Redis) -> None:
     await redis.replicaof("127.0.0.1", str(closed_port()))
     try:
         with pytest.raises(RedisRefused):
@@ -499,7 +503,7 @@ async def test_a_replica_refuses(producer: Producer, redis: Redis) -> None:
     assert (await producer.delete_user(1)).accepted
 
 
-async def test_connections_that_the_server_ended_are_replaced(producer: Producer, redis: Redis) -> None:
+async def test_connections_closed_by_the_server_are_replaced(producer: Producer, redis: Redis) -> None:
     await asyncio.gather(*(producer.delete_user(1) for _ in range(10)))
     await redis.client_kill_filter(_type="normal", skipme=True)
 
@@ -512,15 +516,21 @@ async def test_connections_that_the_server_ended_are_replaced(producer: Producer
 # Outcomes
 
 
-async def test_a_job_is_followed_from_the_queue_to_its_reply(producer: Producer, redis: Redis) -> None:
+async def test_a_handle_follows_a_job_from_the_queue_to_its_reply(producer: Producer, redis: Redis) -> None:
     job = await producer.create_user(email="a@example.com", username="a", hashed_password=HASH)
     assert await job.status() is JobStatus.DUE
     await redis.set(keys.in_progress(job.job_id), "token")
     assert await job.status() is JobStatus.CLAIMED
     waiting = asyncio.create_task(job.result(timeout=PATIENCE_SECONDS))
 
-    said = {"id": 1, "email": "a@example.com", "username": "a", "is_active": True, "created_at": "2025-01-01T00:00:00Z"}
-    await settle(redis, job.job_id, said)
+    reply = {
+        "id": 1,
+        "email": "a@example.com",
+        "username": "a",
+        "is_active": True,
+        "created_at": "2025-01-01T00:00:00Z",
+    }
+    await settle(redis, job.job_id, reply)
 
     user = await waiting
     assert isinstance(user, User)
@@ -529,7 +539,7 @@ async def test_a_job_is_followed_from_the_queue_to_its_reply(producer: Producer,
     assert await producer.job(job.job_id, User).result(timeout=PATIENCE_SECONDS) == user
 
 
-async def test_a_deferred_job_is_deferred(producer: Producer) -> None:
+async def test_a_deferred_job_has_the_status_deferred(producer: Producer) -> None:
     job = await producer.delete_user(1, defer_by=60)
 
     assert await job.status() is JobStatus.DEFERRED
@@ -537,18 +547,22 @@ async def test_a_deferred_job_is_deferred(producer: Producer) -> None:
 
 @pytest.mark.parametrize(
     "error",
-    [JobRejected("not_found", "said so"), JobDead("crashed", "said so"), JobCancelled("cancelled", "said so")],
+    [
+        JobRejected("not_found", "some reason"),
+        JobDead("crashed", "some reason"),
+        JobCancelled("cancelled", "some reason"),
+    ],
     ids=lambda error: error.code,
 )
-async def test_another_outcome_is_raised(producer: Producer, redis: Redis, error: JobError) -> None:
+async def test_an_outcome_other_than_done_is_raised(producer: Producer, redis: Redis, error: JobError) -> None:
     job = await producer.update_post(7, title="t")
     await settle(redis, job.job_id, error, done=False)
 
-    with pytest.raises(type(error), match=f"{error.code}: said so"):
+    with pytest.raises(type(error), match=f"{error.code}: some reason"):
         await job.result(timeout=PATIENCE_SECONDS)
 
 
-async def test_no_outcome_yet_and_no_job_at_all_are_told_apart(producer: Producer, redis: Redis) -> None:
+async def test_result_distinguishes_a_running_job_from_an_unknown_one(producer: Producer, redis: Redis) -> None:
     job = await producer.delete_user(1)
     with pytest.raises(ResultTimeout):
         await job.result(timeout=0.05)
@@ -559,9 +573,7 @@ async def test_no_outcome_yet_and_no_job_at_all_are_told_apart(producer: Produce
     assert await job.status() is JobStatus.UNKNOWN
 
 
-async def test_an_outcome_that_is_told_is_fetched_at_once(
-    producer: Producer, redis: Redis, eventually: Eventually
-) -> None:
+async def test_a_published_result_is_fetched_at_once(producer: Producer, redis: Redis, eventually: Eventually) -> None:
     job = await producer.delete_user(1)
     channel = keys.results(QUEUE, wire.decode(await redis.get(keys.job(job.job_id)) or b"").h["producer"])
     waiting = asyncio.create_task(job.result(timeout=PATIENCE_SECONDS))
@@ -577,7 +589,7 @@ async def test_an_outcome_that_is_told_is_fetched_at_once(
     assert (await waiting).deleted is True
 
 
-async def test_many_waiters_cost_redis_no_more_than_one(
+async def test_many_waiting_calls_cost_redis_no_more_than_one(
     producer: Producer, redis: Redis, eventually: Eventually
 ) -> None:
     jobs = await producer.enqueue_many(DeleteUser(user_id=number) for number in range(1, 1001))
@@ -593,7 +605,7 @@ async def test_many_waiters_cost_redis_no_more_than_one(
     replies = await asyncio.gather(*waiting)
 
     assert len(replies) == 1000
-    # One by one it would be a thousand for each look.
+    # One by one, each poll would be a thousand commands.
     assert await calls(redis, "mget") == await calls(redis, "zmscore") < 500
     assert await calls(redis, "zscore") == 0
 
@@ -601,9 +613,7 @@ async def test_many_waiters_cost_redis_no_more_than_one(
 # Stock arq
 
 
-async def test_a_stock_arq_client_enqueues_what_ours_can_follow(
-    producer: Producer, redis_url: str, redis: Redis
-) -> None:
+async def test_a_producer_follows_a_job_enqueued_by_stock_arq(producer: Producer, redis_url: str, redis: Redis) -> None:
     stock = await create_pool(
         RedisSettings.from_dsn(redis_url), job_serializer=arq_wire.dumps, job_deserializer=arq_wire.loads
     )
@@ -624,7 +634,7 @@ async def test_a_stock_arq_client_enqueues_what_ours_can_follow(
     assert (await ours.result(timeout=PATIENCE_SECONDS)).deleted is True
 
 
-async def test_a_stock_arq_client_follows_what_ours_enqueued(producer: Producer, redis_url: str, redis: Redis) -> None:
+async def test_stock_arq_follows_a_job_enqueued_by_a_producer(producer: Producer, redis_url: str, redis: Redis) -> None:
     done = await producer.create_post(author_id=1, title="t", content="c")
     rejected = await producer.create_post(author_id=2, title="t", content="c")
     cancelled = await producer.create_post(author_id=3, title="t", content="c")
@@ -658,7 +668,7 @@ async def test_a_stock_arq_client_follows_what_ours_enqueued(producer: Producer,
         assert len(await stock.all_job_results()) == 3
 
 
-async def test_any_client_can_enqueue_by_the_two_steps_of_the_wire(producer: Producer, redis: Redis) -> None:
+async def test_any_client_enqueues_with_the_two_commands_of_the_wire(producer: Producer, redis: Redis) -> None:
     payload: dict[str, Any] = {"f": "delete_user", "k": {"user_id": 1}, "a": [], "t": None, "et": 1700000000000}
     seconds, microseconds = await redis.time()
     async with redis.pipeline(transaction=True) as pipeline:

@@ -1,4 +1,4 @@
-"""Whether the blocking producer is the same producer, from any thread, and never leaves a thread waiting."""
+"""The blocking producer: the same as the asynchronous one, from any thread, and no thread waits forever."""
 
 import socket
 import threading
@@ -34,7 +34,7 @@ QUEUE = keys.DEFAULT_QUEUE
 
 @pytest.fixture
 def client(redis_url: str) -> Iterator[redis.Redis]:
-    """A plain client, to look and to stand in for a worker."""
+    """A client that reads Redis and stands in for a worker."""
     with redis.Redis.from_url(redis_url) as made:
         yield made
 
@@ -45,9 +45,9 @@ def producer(redis_url: str) -> Iterator[SyncProducer]:
         yield made
 
 
-def settle(client: redis.Redis, job_id: str, said: object, *, done: bool = True) -> None:
+def settle(client: redis.Redis, job_id: str, reply: object, *, done: bool = True) -> None:
     """End a job as a worker does."""
-    envelope = {"f": "f", "k": {}, "a": [], "t": 1, "et": 1, "s": done, "r": said, "st": 2, "ft": 3}
+    envelope = {"f": "f", "k": {}, "a": [], "t": 1, "et": 1, "s": done, "r": reply, "st": 2, "ft": 3}
     with client.pipeline(transaction=True) as pipeline:
         pipeline.zrem(QUEUE, job_id)
         pipeline.delete(keys.job(job_id))
@@ -61,7 +61,7 @@ def queued(client: redis.Redis) -> list[str]:
 
 
 def looked(client: redis.Redis) -> bool:
-    """Whether somebody has looked for a result since the statistics were reset."""
+    """Whether a result was polled since the statistics were reset."""
     statistics: Any = client.info("commandstats")
     return "cmdstat_mget" in statistics
 
@@ -87,7 +87,7 @@ def test_every_job_can_be_enqueued(producer: SyncProducer, client: redis.Redis) 
     assert repr(jobs[6]) == "<SyncJobHandle a>"
 
 
-def test_a_job_is_followed_to_its_reply(producer: SyncProducer, client: redis.Redis) -> None:
+def test_a_handle_follows_a_job_to_its_reply(producer: SyncProducer, client: redis.Redis) -> None:
     job = producer.delete_user(1, idempotency_key="a")
     assert job.status() is JobStatus.DUE
     with pytest.raises(ResultTimeout):
@@ -99,7 +99,7 @@ def test_a_job_is_followed_to_its_reply(producer: SyncProducer, client: redis.Re
     assert producer.job("a@user:1", Deleted).status() is JobStatus.DONE
 
 
-def test_the_errors_are_the_same(producer: SyncProducer, client: redis.Redis) -> None:
+def test_the_errors_are_those_of_the_asynchronous_producer(producer: SyncProducer, client: redis.Redis) -> None:
     job = producer.delete_user(1, idempotency_key="a")
     settle(client, job.job_id, JobRejected("not_found", "no such user"), done=False)
 
@@ -113,7 +113,7 @@ def test_the_errors_are_the_same(producer: SyncProducer, client: redis.Redis) ->
         producer.delete_user(1, ordering_key="")
 
 
-def test_nobody_there_is_told_soon() -> None:
+def test_a_missing_redis_is_an_error_within_the_timeout() -> None:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port = listener.getsockname()[1]
@@ -141,7 +141,7 @@ def test_many_threads_share_one_producer(producer: SyncProducer, client: redis.R
     assert len(producer_threads()) == 1
 
 
-def test_after_the_end_there_is_no_thread_and_every_call_says_so(redis_url: str) -> None:
+def test_every_call_after_closing_raises_and_the_thread_has_ended(redis_url: str) -> None:
     with SyncProducer(redis_url) as producer:
         job = producer.delete_user(1)
     producer.close()
@@ -152,7 +152,7 @@ def test_after_the_end_there_is_no_thread_and_every_call_says_so(redis_url: str)
             call()
 
 
-def test_closing_ends_the_waits_of_other_threads(redis_url: str, client: redis.Redis) -> None:
+def test_closing_ends_the_calls_of_other_threads(redis_url: str, client: redis.Redis) -> None:
     producer = SyncProducer(redis_url)
     job = producer.delete_user(1)
     client.config_resetstat()
@@ -189,7 +189,7 @@ def test_no_call_hangs_when_another_thread_closes(redis_url: str) -> None:
             }
 
 
-def test_what_cannot_be_made_leaves_no_thread() -> None:
+def test_a_failed_constructor_leaves_no_thread() -> None:
     with pytest.raises(ValueError, match="redis://"):
         SyncProducer("http://localhost")
 

@@ -1,4 +1,4 @@
-"""Whether the published contract is whole, says what the models say, and is the same each time."""
+"""The published contract: complete, in agreement with the models, and the same each time."""
 
 import inspect
 import json
@@ -18,7 +18,7 @@ from tests.waiting import PATIENCE_SECONDS
 Document = dict[str, Any]
 
 
-# Other tests may have declared messages of their own.
+# Other tests may have declared more messages.
 OURS = {job: message for job, message in MESSAGES.items() if message.__module__ == "producers.messages"}
 
 
@@ -28,7 +28,7 @@ def document() -> Document:
 
 
 def walk(node: object, path: str = "#") -> Iterator[tuple[str, Any]]:
-    """Every object of the document, with where it stands."""
+    """Every object of the document, with its path."""
     if isinstance(node, dict):
         yield path, node
         for name, inner in node.items():
@@ -39,7 +39,7 @@ def walk(node: object, path: str = "#") -> Iterator[tuple[str, Any]]:
 
 
 def resolve(document: Document, reference: str) -> Any:
-    """What a reference points at; KeyError when it dangles."""
+    """The target of a reference; KeyError if there is none."""
     start, *path = reference.split("/")
     assert start == "#"
     found: Any = document
@@ -52,7 +52,7 @@ def payload_schema(document: Document, message: str) -> Any:
     return resolve(document, document["components"]["messages"][message]["payload"]["$ref"])
 
 
-def test_no_reference_dangles_and_none_has_anything_beside_it(document: Document) -> None:
+def test_every_reference_has_a_target_and_no_siblings(document: Document) -> None:
     references = [(path, node) for path, node in walk(document) if "$ref" in node]
 
     assert len(references) > 50
@@ -69,7 +69,7 @@ def test_every_component_is_used(document: Document) -> None:
             assert f"#/components/{kind}/{name}" in used
 
 
-def test_it_has_the_structure_of_asyncapi_3(document: Document) -> None:
+def test_the_document_has_the_structure_of_asyncapi_3(document: Document) -> None:
     assert document["asyncapi"] == "3.0.0"
     assert {"title", "version"} <= set(document["info"])
     for server in document["servers"].values():
@@ -79,7 +79,7 @@ def test_it_has_the_structure_of_asyncapi_3(document: Document) -> None:
         assert all(node["$ref"].startswith("#/components/messages/") for node in channel["messages"].values())
     for operation in document["operations"].values():
         assert operation["action"] in {"send", "receive"}
-        # What an operation names must be a message of its own channel.
+        # An operation may only name messages of its own channel.
         for node in (operation, operation["reply"]):
             channel = node["channel"]["$ref"]
             assert all(message["$ref"].startswith(f"{channel}/messages/") for message in node["messages"])
@@ -88,7 +88,7 @@ def test_it_has_the_structure_of_asyncapi_3(document: Document) -> None:
             assert node == {"redis": {}}, "the redis binding has no fields"
 
 
-def test_there_is_an_operation_with_its_replies_for_each_job(document: Document) -> None:
+def test_every_job_type_has_an_operation_with_its_replies(document: Document) -> None:
     assert list(document["operations"]) == [
         "create_user",
         "update_user",
@@ -103,7 +103,7 @@ def test_there_is_an_operation_with_its_replies_for_each_job(document: Document)
         assert replies == [f"{job}_done", "rejected", "dead", "cancelled"]
 
 
-def test_a_payload_s_schema_is_the_whole_envelope(document: Document) -> None:
+def test_the_schema_of_a_payload_is_the_whole_envelope(document: Document) -> None:
     for job, message in OURS.items():
         schema = payload_schema(document, job)
 
@@ -115,7 +115,7 @@ def test_a_payload_s_schema_is_the_whole_envelope(document: Document) -> None:
         assert schema["properties"]["k"] == {"$ref": f"#/components/schemas/{message.__name__}"}
 
 
-def test_a_message_s_schema_is_that_of_its_model(document: Document) -> None:
+def test_the_schema_of_a_message_is_that_of_its_model(document: Document) -> None:
     for message in OURS.values():
         schema = document["components"]["schemas"][message.__name__]
 
@@ -126,7 +126,7 @@ def test_a_message_s_schema_is_that_of_its_model(document: Document) -> None:
         assert schema["additionalProperties"] is False
 
 
-def test_nothing_in_a_message_may_be_null(document: Document) -> None:
+def test_no_field_of_a_message_may_be_null(document: Document) -> None:
     for name in ("UserChanges", "PostChanges", *(message.__name__ for message in OURS.values())):
         text = json.dumps(document["components"]["schemas"][name])
         assert "null" not in text
@@ -138,7 +138,7 @@ def test_changes_are_not_empty(document: Document) -> None:
         assert "required" not in document["components"]["schemas"][name]
 
 
-def test_the_schema_and_the_model_take_and_refuse_the_same_number_of_characters(document: Document) -> None:
+def test_the_schema_and_the_model_accept_the_same_lengths(document: Document) -> None:
     user = document["components"]["schemas"]["CreateUser"]["properties"]
     post = document["components"]["schemas"]["CreatePost"]["properties"]
 
@@ -151,7 +151,7 @@ def test_the_schema_and_the_model_take_and_refuse_the_same_number_of_characters(
     assert (post["author_id"]["minimum"], post["author_id"]["maximum"]) == (1, 2**63 - 1)
 
 
-def test_the_examples_are_taken_by_the_models(document: Document) -> None:
+def test_the_models_accept_the_examples(document: Document) -> None:
     for job, message in OURS.items():
         (example,) = document["components"]["messages"][job]["examples"]
         envelope = decode(json.dumps(example["payload"]).encode())
@@ -160,9 +160,9 @@ def test_the_examples_are_taken_by_the_models(document: Document) -> None:
 
 
 def test_ordering_keys_are_those_of_the_messages(document: Document) -> None:
-    told = {job: document["components"]["messages"][job]["x-ordering-key"] for job in OURS}
+    ordering_keys = {job: document["components"]["messages"][job]["x-ordering-key"] for job in OURS}
 
-    assert told == {
+    assert ordering_keys == {
         "create_user": None,
         "update_user": "user:{user_id}",
         "delete_user": "user:{user_id}",

@@ -1,4 +1,4 @@
-"""Whether the script that accepts jobs accepts each once, in one order, and changes nothing when it does not."""
+"""The enqueue script: it accepts each job once, in one order, and changes nothing when it refuses."""
 
 import time
 from datetime import UTC, datetime, timedelta
@@ -42,7 +42,7 @@ async def send(redis: Redis, *jobs: Encoded, **options: Any) -> list[bool | Enqu
 
 
 async def contents(redis: Redis) -> dict[str, Any]:
-    """All that Redis holds, by key."""
+    """The whole content of Redis, by key."""
     held: dict[str, Any] = {}
     for key in sorted(await redis.keys()):
         match await redis.type(key):
@@ -61,7 +61,7 @@ async def queued(redis: Redis) -> list[str]:
 
 
 async def make_hash(redis: Redis, key: str) -> None:
-    """Put a value of another type where the script expects its own."""
+    """Store a value of another type under a key of the script."""
     async with redis.pipeline() as pipeline:
         pipeline.hset(key, "field", "value")
         await pipeline.execute()
@@ -97,7 +97,7 @@ async def test_the_same_id_twice_in_one_call_is_accepted_once(redis: Redis) -> N
 
 
 @pytest.mark.parametrize("stage", ["queued", "running", "ended"])
-async def test_an_idempotency_key_is_known_at_every_stage(redis: Redis, stage: str) -> None:
+async def test_an_idempotency_key_is_known_in_every_state_of_its_job(redis: Redis, stage: str) -> None:
     one = job(idempotency_key="a")
     await send(redis, one)
     if stage == "running":
@@ -143,7 +143,7 @@ async def test_an_idempotency_key_under_another_ordering_key_is_a_conflict(redis
     assert await queued(redis) == ["a@tenant:1"]
 
 
-async def test_a_job_whose_outcome_is_forgotten_is_accepted_again_so_that_the_ledger_can_tell_it(redis: Redis) -> None:
+async def test_a_job_is_accepted_again_when_its_result_has_expired(redis: Redis) -> None:
     await send(redis, one := job(idempotency_key="a"))
     await redis.zrem(QUEUE, one.job_id)
     await redis.delete(keys.job(one.job_id))
@@ -160,21 +160,21 @@ async def test_an_idempotency_key_is_remembered_for_a_day_from_its_last_use(redi
     assert IDEMPOTENCY_MS - 5000 < await redis.pttl(keys.idempotency("a")) <= IDEMPOTENCY_MS
 
 
-async def test_a_job_without_an_idempotency_key_leaves_nothing_beside_itself(redis: Redis) -> None:
+async def test_a_job_without_an_idempotency_key_leaves_no_other_key(redis: Redis) -> None:
     await send(redis, one := job())
 
     assert set(await contents(redis)) == {QUEUE, CLOCK, keys.job(one.job_id)}
 
 
-async def test_an_unconfirmed_job_repeated_under_its_id_part_is_the_same_job(redis: Redis) -> None:
+async def test_an_unconfirmed_job_repeated_under_its_idempotency_key_is_the_same_job(redis: Redis) -> None:
     await send(redis, one := job())
 
     assert await send(redis, job(idempotency_key=one.job_id.partition("@")[0])) == [False]
     assert await queued(redis) == [one.job_id]
 
 
-async def test_jobs_are_in_the_order_they_were_accepted_within_a_call_and_between_calls(redis: Redis) -> None:
-    # Ids that sort the other way round: a tie would be decided by them.
+async def test_jobs_keep_the_order_of_acceptance_within_and_between_calls(redis: Redis) -> None:
+    # The ids sort in reverse order, so that a tie of scores would be noticed.
     first = [job(idempotency_key=f"z{number:03}") for number in range(200, 100, -1)]
     then = [job(idempotency_key=f"a{number:03}") for number in range(200, 100, -1)]
 
@@ -186,7 +186,7 @@ async def test_jobs_are_in_the_order_they_were_accepted_within_a_call_and_betwee
     assert len(set(scores)) == 200
 
 
-async def test_jobs_of_all_kinds_in_one_call_of_the_largest_size_are_each_taken_by_what_is_said_of_them(
+async def test_the_options_of_each_job_apply_in_a_call_of_the_largest_size(
     redis: Redis,
 ) -> None:
     due = datetime.now(UTC) + timedelta(days=1)
@@ -212,11 +212,11 @@ async def test_jobs_of_all_kinds_in_one_call_of_the_largest_size_are_each_taken_
     assert await redis.mget([keys.idempotency(one.idempotency_key) for one in jobs if one.idempotency_key]) == digests
 
 
-async def test_some_of_a_call_are_known_and_the_others_are_accepted_in_order(redis: Redis) -> None:
+async def test_new_jobs_are_accepted_in_order_when_others_of_the_call_are_known(redis: Redis) -> None:
     known = [job(number) for number in range(1, 51)]
     fresh = [job(number) for number in range(1, 51)]
     await send(redis, *known)
-    await redis.set(keys.result(fresh[7].job_id), "{}")  # that one has ended already
+    await redis.set(keys.result(fresh[7].job_id), "{}")  # this job has ended already
 
     answers = await send(redis, *(one for pair in zip(fresh, known, strict=True) for one in pair))
 
@@ -236,7 +236,7 @@ async def test_an_idempotency_key_twice_in_one_call_is_accepted_once_or_a_confli
 
 
 async def test_the_order_holds_when_the_clock_steps_back(redis: Redis) -> None:
-    # Given a last score that is ahead of the clock, as after a step back.
+    # Given a last score that is ahead of the clock, as after a step back
     await set_clock(redis, str(FAR_US))
 
     await send(redis, one := job(idempotency_key="b"))
@@ -244,17 +244,17 @@ async def test_the_order_holds_when_the_clock_steps_back(redis: Redis) -> None:
 
     assert await queued(redis) == [one.job_id, other.job_id]
     scores = [score for _, score in await redis.zrange(QUEUE, 0, -1, withscores=True)]
-    assert scores[0] == FAR_US / 1000 + 0.001  # whatever it was set to: the order goes on from there
+    assert scores[0] == FAR_US / 1000 + 0.001  # the order continues from there
     assert scores[0] < scores[1] < scores[0] + 10_000
 
 
-@pytest.mark.parametrize("spoilt", ["noon", b"\xff"])
-async def test_a_spoilt_clock_is_set_right(redis: Redis, spoilt: str | bytes) -> None:
-    await redis.set(CLOCK, spoilt)
+@pytest.mark.parametrize("invalid", ["noon", b"\xff"])
+async def test_an_invalid_clock_is_replaced(redis: Redis, invalid: str | bytes) -> None:
+    await redis.set(CLOCK, invalid)
     assert await send(redis, job()) == [True]
     assert await clock_us(redis) > 1_700_000_000_000_000
 
-    await set_clock(redis, spoilt)
+    await set_clock(redis, invalid)
     assert await send(redis, job()) == [True]
     assert await clock_us(redis) > 1_700_000_000_000_000
 
@@ -272,7 +272,7 @@ async def do(redis: Redis, *command: str | bytes) -> Any:
     return await redis.execute_command(*command)  # type: ignore[no-untyped-call]
 
 
-async def test_a_deferred_job_is_due_after_its_delay_and_wakes_nobody(redis: Redis) -> None:
+async def test_a_deferred_job_is_due_after_its_delay_and_wakes_no_worker(redis: Redis) -> None:
     async with redis.pubsub() as listener:
         await listener.subscribe(keys.wake(QUEUE))
         await listener.get_message(timeout=PATIENCE_SECONDS)
@@ -296,7 +296,7 @@ async def test_a_job_deferred_until_a_time_is_due_at_that_time(redis: Redis) -> 
 
 
 @pytest.mark.parametrize("past", [timedelta(seconds=1), timedelta(days=20_000), timedelta(days=300_000)])
-async def test_a_time_that_has_passed_is_now_so_that_nobody_is_overtaken(redis: Redis, past: timedelta) -> None:
+async def test_a_past_due_time_counts_as_now_and_overtakes_no_job(redis: Redis, past: timedelta) -> None:
     async with redis.pubsub() as listener:
         await listener.subscribe(keys.wake(QUEUE))
         await listener.get_message(timeout=PATIENCE_SECONDS)
@@ -322,7 +322,7 @@ async def test_one_call_wakes_the_workers_of_its_queue_once(redis: Redis) -> Non
         assert await listener.get_message(timeout=0) is None
 
 
-async def test_a_call_that_accepts_nothing_wakes_nobody(redis: Redis) -> None:
+async def test_a_call_that_accepts_nothing_wakes_no_worker(redis: Redis) -> None:
     await send(redis, one := job())
     async with redis.pubsub() as listener:
         await listener.subscribe(keys.wake(QUEUE))
@@ -333,7 +333,7 @@ async def test_a_call_that_accepts_nothing_wakes_nobody(redis: Redis) -> None:
         assert await listener.get_message(timeout=0) is None
 
 
-async def test_a_full_queue_takes_what_fits_and_knows_what_it_knew(redis: Redis) -> None:
+async def test_a_full_queue_accepts_what_fits_and_still_knows_its_jobs(redis: Redis) -> None:
     one, two, three = job(1, idempotency_key="a"), job(2), job(3, idempotency_key="c")
     await send(redis, one)
 
@@ -368,7 +368,7 @@ async def test_an_idempotency_key_of_another_type_is_a_conflict_for_that_job_alo
 
 
 @pytest.mark.parametrize("key", [keys.job("a@user:1"), keys.result("a@user:1")])
-async def test_a_job_s_own_key_of_another_type_is_known_and_left_as_it_is(redis: Redis, key: str) -> None:
+async def test_a_payload_key_of_another_type_counts_as_known_and_is_left_unchanged(redis: Redis, key: str) -> None:
     await make_hash(redis, key)
 
     held = await contents(redis)
@@ -377,24 +377,24 @@ async def test_a_job_s_own_key_of_another_type_is_known_and_left_as_it_is(redis:
     assert await contents(redis) == held | {keys.idempotency("a"): job(1, idempotency_key="a").digest.encode()}
 
 
-async def test_no_job_at_all_is_no_error(redis: Redis) -> None:
+async def test_a_call_without_jobs_is_no_error(redis: Redis) -> None:
     assert await ENQUEUE(redis, [QUEUE, CLOCK], [keys.wake(QUEUE), 0, IDEMPOTENCY_MS, 0]) == []
     assert await contents(redis) == {}
 
 
-async def test_a_script_that_redis_has_forgotten_is_sent_again(redis: Redis) -> None:
+async def test_a_flushed_script_is_sent_again(redis: Redis) -> None:
     await send(redis, job())
     await redis.script_flush()
 
     assert await send(redis, job()) == [True]
 
 
-async def test_redis_s_own_refusal_is_told_as_it_is(redis: Redis) -> None:
+async def test_a_refusal_has_the_text_of_redis(redis: Redis) -> None:
     with pytest.raises(ResponseError):
         await ENQUEUE(redis, [], [])
 
 
-async def test_calls_are_bounded_in_number_and_in_bytes() -> None:
+async def test_calls_are_limited_in_jobs_and_in_bytes() -> None:
     small = [job() for _ in range(1001)]
     large = [Encoded("id", b"x" * 1_500_000, 0, 0, None, "", DeleteUser.reply_type()) for _ in range(5)]
 

@@ -1,4 +1,4 @@
-"""Whether ids are what the contract says, and a request's options are checked before anything is sent."""
+"""Job ids and their form, and the checks of a request's options."""
 
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
@@ -14,7 +14,7 @@ PARTS = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,127}", fullmatch=True)
 NOT_PARTS = ["", " ", "a b", "a@b", "-a", ".a", "_a", ":a", "a\n", "ä", "a" * 129, "a/b", "a\x00"]
 
 
-def test_new_ids_are_ids_and_sort_by_age() -> None:
+def test_new_ids_are_valid_and_sort_by_age() -> None:
     made = [ids.new_id() for _ in range(10_000)]
 
     assert made == sorted(set(made))
@@ -22,7 +22,7 @@ def test_new_ids_are_ids_and_sort_by_age() -> None:
 
 
 @given(PARTS, PARTS)
-def test_an_id_and_its_key_can_be_told_apart_again(base: str, key: str) -> None:
+def test_a_job_id_can_be_split_into_its_parts(base: str, key: str) -> None:
     job_id = ids.job_id(base, key)
 
     assert ids.is_job_id(job_id)
@@ -31,13 +31,13 @@ def test_an_id_and_its_key_can_be_told_apart_again(base: str, key: str) -> None:
 
 
 @given(PARTS)
-def test_an_id_without_a_key_has_none(base: str) -> None:
+def test_a_job_id_without_an_ordering_key_has_none(base: str) -> None:
     assert ids.job_id(base, None) == base
     assert ids.ordering_key_of(base) is None
 
 
 @pytest.mark.parametrize("part", NOT_PARTS)
-def test_what_is_no_part_of_an_id_is_refused_without_being_quoted(part: str) -> None:
+def test_an_invalid_part_is_refused_without_being_quoted(part: str) -> None:
     with pytest.raises(ValueError, match="key must match") as of_base:
         ids.job_id(part, None)
     with pytest.raises(ValueError, match="key must match") as of_key:
@@ -50,12 +50,12 @@ def test_what_is_no_part_of_an_id_is_refused_without_being_quoted(part: str) -> 
 @pytest.mark.parametrize(
     "text", [*(part for part in NOT_PARTS if part != "a@b"), "@user:1", "a@", "a@@b", "a@b@c", "a@b "]
 )
-def test_what_is_no_id_is_known_to_be_none(text: str) -> None:
+def test_an_invalid_id_is_recognised(text: str) -> None:
     assert not ids.is_job_id(text)
 
 
 @given(st.text())
-def test_what_is_read_from_outside_is_an_id_or_is_not(text: str) -> None:
+def test_every_text_is_an_id_or_not(text: str) -> None:
     if ids.is_job_id(text):
         base, _, key = text.partition("@")
         assert ids.job_id(base, key or None) == text
@@ -73,13 +73,13 @@ def test_what_is_read_from_outside_is_an_id_or_is_not(text: str) -> None:
         {"defer_by": float("nan")},
         {"defer_by": float("inf")},
         {"defer_by": MAX_DELAY_SECONDS + 1},
-        {"defer_until": datetime(2030, 1, 1)},  # noqa: DTZ001  # that is what is wrong with it
+        {"defer_until": datetime(2030, 1, 1)},  # noqa: DTZ001  # the missing zone is the point
         {"defer_until": datetime.max.replace(tzinfo=UTC)},
         {"defer_until": datetime.max.replace(tzinfo=timezone(timedelta(hours=-23)))},
         {"defer_by": 1, "defer_until": datetime(2030, 1, 1, tzinfo=UTC)},
     ],
 )
-def test_an_option_that_cannot_be_is_refused_when_the_request_is_made(options: dict[str, Any]) -> None:
+def test_an_invalid_option_is_refused_when_the_request_is_made(options: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"defer_by|defer_until|key must match"):
         Request(DeleteUser(user_id=1), **options)
 
@@ -110,7 +110,7 @@ def test_a_request_has_the_ordering_key_of_its_message_unless_another_is_named()
     assert (by_message.job_id, named.job_id, without.job_id) == ("a@user:42", "a@tenant:7", "a")
 
 
-def test_one_idempotency_key_stands_for_one_content_under_one_ordering_key() -> None:
+def test_the_digest_of_an_idempotency_key_covers_content_and_ordering_key() -> None:
     def digest(user_id: int, ordering_key: str | None = None, idempotency_key: str | None = "a") -> str:
         message = DeleteUser(user_id=user_id)
         return Request(message, idempotency_key=idempotency_key, ordering_key=ordering_key).encode().digest

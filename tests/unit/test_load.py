@@ -1,4 +1,4 @@
-"""Whether a file of any quality becomes the jobs in it: each line one job or one problem, in bounded memory."""
+"""Loading a file of any quality: each line is one job or one problem, in bounded memory."""
 
 import asyncio
 import io
@@ -45,7 +45,7 @@ def problem(found: list[Record | BadLine]) -> str:
 
 
 class FakeSender:
-    """Answers what it is told to, and keeps what it was given."""
+    """Gives prepared answers, and records the jobs of each call."""
 
     def __init__(self, answers: Sequence[bool | EnqueueError] = ()) -> None:
         self.answers = list(answers)
@@ -62,7 +62,7 @@ class FakeSender:
 
 
 class Loaded:
-    """What came of loading a file through a sender."""
+    """The result of loading a file through a sender."""
 
     def __init__(
         self,
@@ -91,7 +91,7 @@ def deletes(count: int) -> bytes:
 
 
 @given(st.binary())
-def test_no_byte_of_a_file_is_lost_or_made_up(data: bytes) -> None:
+def test_lines_have_exactly_the_bytes_of_the_file(data: bytes) -> None:
     lines = lines_of(data)
 
     assert b"".join(line or b"" for _, line in lines) == data.removeprefix(b"\xef\xbb\xbf")
@@ -150,7 +150,7 @@ def test_a_line_is_a_job_with_its_fields_and_its_options() -> None:
 
 
 @pytest.mark.parametrize(
-    ("line", "says"),
+    ("line", "expected"),
     [
         (b"not json", "not JSON"),
         (b'{"job":"delete_user"', "not JSON"),
@@ -168,15 +168,15 @@ def test_a_line_is_a_job_with_its_fields_and_its_options() -> None:
     ],
     ids=lambda value: value[:24] if isinstance(value, bytes) else "",
 )
-def test_a_line_that_is_no_job_is_one_problem_and_the_next_is_read(line: bytes, says: str) -> None:
+def test_a_bad_line_is_one_problem_and_the_next_is_read(line: bytes, expected: str) -> None:
     bad, good = jsonl(line, b'{"job":"delete_user","user_id":1}')
 
-    assert problem([bad]).startswith(says)
+    assert problem([bad]).startswith(expected)
     assert SECRET not in problem([bad])
     assert good == Record(2, "delete_user", {"user_id": 1}, {})
 
 
-def test_empty_lines_are_passed_over_and_counted() -> None:
+def test_empty_lines_are_skipped_and_counted() -> None:
     (record,) = jsonl(b"", b"  ", b'{"job":"delete_user","user_id":1}', b"")
 
     assert record.line == 3
@@ -185,7 +185,7 @@ def test_empty_lines_are_passed_over_and_counted() -> None:
 # CSV
 
 
-def test_a_row_is_a_job_with_its_cells_read_for_the_types_of_its_fields() -> None:
+def test_a_row_is_a_job_with_its_cells_converted_to_the_types_of_its_fields() -> None:
     found = csv(
         "job,user_id,author_id,title,content,is_active,idempotency_key,defer_by\r\n"
         'create_post,,7,42,"two\r\nlines, ""quoted""",,k,1.5\r\n'
@@ -206,12 +206,12 @@ def test_a_row_is_a_job_with_its_cells_read_for_the_types_of_its_fields() -> Non
     ]
 
 
-def test_the_mark_that_spreadsheets_put_before_the_header_is_not_a_part_of_it() -> None:
+def test_a_byte_order_mark_is_not_part_of_the_header() -> None:
     assert csv("\ufeffjob,user_id\ndelete_user,1\n") == [Record(2, "delete_user", {"user_id": 1}, {})]
 
 
 @pytest.mark.parametrize(
-    ("row", "says"),
+    ("row", "expected"),
     [
         (b"delete_user", "1 cells, but the header has 4"),
         (b"delete_user,1,,,", "5 cells, but the header has 4"),
@@ -225,15 +225,15 @@ def test_the_mark_that_spreadsheets_put_before_the_header_is_not_a_part_of_it() 
     ],
     ids=lambda value: value[:24] if isinstance(value, bytes) else "",
 )
-def test_a_row_that_is_no_job_is_one_problem_and_the_next_is_read(row: bytes, says: str) -> None:
+def test_a_bad_row_is_one_problem_and_the_next_is_read(row: bytes, expected: str) -> None:
     bad, good = csv(b"job,user_id,title,defer_by\n" + row + b"\ndelete_user,2,,\n")
 
-    assert problem([bad]).startswith(says)
+    assert problem([bad]).startswith(expected)
     assert SECRET not in problem([bad])
     assert good == Record(3, "delete_user", {"user_id": 2}, {})
 
 
-def test_a_quote_that_is_never_closed_takes_bounded_memory_and_names_where_it_began() -> None:
+def test_an_unclosed_quote_takes_bounded_memory_and_names_its_first_line() -> None:
     row = b"create_post,7,t,text\n"
     count = 2 * MAX_LINE_BYTES // len(row)
 
@@ -245,7 +245,7 @@ def test_a_quote_that_is_never_closed_takes_bounded_memory_and_names_where_it_be
     assert all(isinstance(record, Record) for record in rest)
 
 
-def test_a_row_over_many_lines_is_bounded_as_one() -> None:
+def test_the_size_of_a_row_of_many_lines_is_limited() -> None:
     names = ["email", "username", "title", "content", "ordering_key", "idempotency_key", "hashed_password", "is_active"]
     cell = '"' + "x" * 65_000 + "\n" + "x" * 65_000 + '"'
     row = ",".join(["create_post", *[cell] * len(names), cell])
@@ -256,14 +256,14 @@ def test_a_row_over_many_lines_is_bounded_as_one() -> None:
     assert problem(found[:1]).startswith("not CSV: longer than 1048576 bytes (up to line ")
 
 
-def test_a_quote_that_is_never_closed_in_a_short_file_is_told_with_where_it_began() -> None:
+def test_an_unclosed_quote_in_a_short_file_names_its_first_line() -> None:
     found = csv('job,author_id,title,content\ncreate_post,7,t,"text\ncreate_post,7,t,text\n')
 
     assert problem(found) == "not CSV: unexpected end of data (up to line 3: is a quote missing?)"
 
 
 @pytest.mark.parametrize(
-    ("header", "says"),
+    ("header", "expected"),
     [
         ("user_id,title", "no column is called job"),
         ("job,s3cret-value", "column 2 is not one of job, email, "),
@@ -274,8 +274,8 @@ def test_a_quote_that_is_never_closed_in_a_short_file_is_told_with_where_it_bega
         ('job,"user_id', "the header is not CSV"),
     ],
 )
-def test_a_header_that_cannot_be_read_ends_the_load_without_being_quoted(header: str, says: str) -> None:
-    with pytest.raises(HeaderError, match=f"^{says}") as caught:
+def test_a_bad_header_ends_the_load_without_being_quoted(header: str, expected: str) -> None:
+    with pytest.raises(HeaderError, match=f"^{expected}") as caught:
         csv(header + "\ndelete_user,1\n")
 
     assert SECRET not in str(caught.value)
@@ -297,14 +297,14 @@ def test_every_message_has_a_flat_form() -> None:
         assert flat_fields(message)
 
 
-def test_no_field_has_a_name_that_is_an_option_s() -> None:
+def test_no_field_has_the_name_of_an_option() -> None:
     assert not set(all_names()) & {JOB, *OPTIONS}
 
 
 # Sending
 
 
-def test_jobs_are_sent_in_the_order_of_the_file_named_by_their_lines() -> None:
+def test_jobs_are_sent_in_the_order_of_the_file_with_ids_from_their_lines() -> None:
     loaded = Loaded(b"\n" + deletes(2 * JOBS_A_CALL + 1))
 
     assert [job.job_id for job in loaded.sender.sent] == [
@@ -314,7 +314,7 @@ def test_jobs_are_sent_in_the_order_of_the_file_named_by_their_lines() -> None:
     assert (loaded.load.lines, loaded.load.accepted, loaded.load.refused) == (1001, 1001, 0)
 
 
-def test_calls_are_bounded_in_bytes_too() -> None:
+def test_calls_are_limited_in_bytes() -> None:
     line = json.dumps({"job": "create_post", "author_id": 1, "title": "t", "content": "ä" * 65_536}).encode()
 
     loaded = Loaded(b"\n".join([line] * 100))
@@ -323,7 +323,7 @@ def test_calls_are_bounded_in_bytes_too() -> None:
     assert max(sum(len(job.payload) for job in call) for call in loaded.sender.calls) <= 4 * 1024 * 1024
 
 
-def test_a_prefix_that_was_given_is_remembered_and_one_that_was_made_up_costs_nothing() -> None:
+def test_a_given_prefix_is_remembered_and_a_generated_one_is_not() -> None:
     given_one = Loaded(deletes(1), prefix="import-7").sender.sent[0]
     made_up = Loaded(deletes(1), prefix=None)
 
@@ -334,7 +334,7 @@ def test_a_prefix_that_was_given_is_remembered_and_one_that_was_made_up_costs_no
     assert job.job_id.endswith("-1@user:1")
 
 
-def test_a_load_can_go_on_under_the_prefix_that_was_made_up() -> None:
+def test_a_load_can_be_continued_under_its_generated_prefix() -> None:
     first = Loaded(deletes(3), prefix=None)
     prefix = first.sender.sent[0].job_id.rpartition("-")[0]
 
@@ -343,7 +343,7 @@ def test_a_load_can_go_on_under_the_prefix_that_was_made_up() -> None:
     assert [job.job_id for job in again.sender.sent] == [job.job_id for job in first.sender.sent]
 
 
-def test_a_line_s_own_options_are_taken() -> None:
+def test_the_options_of_a_line_are_used() -> None:
     line = b'{"job":"delete_user","user_id":1,"idempotency_key":"k","ordering_key":"o","defer_by":2}'
 
     (job,) = Loaded(line).sender.sent
@@ -352,7 +352,7 @@ def test_a_line_s_own_options_are_taken() -> None:
 
 
 @pytest.mark.parametrize(
-    ("line", "says"),
+    ("line", "expected"),
     [
         ({"user_id": "1"}, "user_id: input should be a valid integer"),
         ({"user_id": 1, "idempotency_key": "a b"}, "idempotency key must match"),
@@ -366,20 +366,20 @@ def test_a_line_s_own_options_are_taken() -> None:
         ({}, "user_id: field required"),
     ],
 )
-def test_a_message_that_breaks_the_contract_is_a_bad_line(line: dict[str, Any], says: str) -> None:
+def test_a_message_that_breaks_the_contract_is_a_bad_line(line: dict[str, Any], expected: str) -> None:
     loaded = Loaded(json.dumps({"job": "delete_user", **line}).encode() + b"\n" + deletes(1))
 
-    assert problem(list(loaded.bad)).startswith(says)
+    assert problem(list(loaded.bad)).startswith(expected)
     assert (loaded.load.accepted, loaded.load.refused) == (1, 1)
 
 
-def test_null_is_not_left_out() -> None:
+def test_null_does_not_count_as_left_out() -> None:
     line = {"job": "create_user", "email": "a@example.com", "username": "a", "hashed_password": HASH, "is_active": None}
 
     assert problem(list(Loaded(json.dumps(line).encode()).bad)) == "is_active: input should be a valid boolean"
 
 
-def test_what_was_known_and_what_is_a_conflict_are_told_apart() -> None:
+def test_known_jobs_and_conflicts_are_counted_separately() -> None:
     loaded = Loaded(deletes(3), sender=FakeSender([True, False, IdempotencyConflict("p-3@user:3")]))
 
     assert (loaded.load.accepted, loaded.load.known, loaded.load.refused) == (1, 1, 1)
@@ -390,7 +390,7 @@ def test_what_was_known_and_what_is_a_conflict_are_told_apart() -> None:
 @pytest.mark.parametrize(
     "error", [RedisUnavailable("away"), EnqueueUnconfirmed("p-501@user:501", "silent"), RedisRefused("no memory")]
 )
-def test_trouble_with_redis_stops_the_load_at_the_first_line_that_may_be_missing(error: EnqueueError) -> None:
+def test_an_error_of_redis_stops_the_load_at_the_first_line_that_may_be_missing(error: EnqueueError) -> None:
     sender = FakeSender([True] * JOBS_A_CALL + [error] * JOBS_A_CALL)
 
     loaded = Loaded(deletes(JOBS_A_CALL) + b"\n\n" + deletes(2000), sender=sender)
@@ -400,8 +400,8 @@ def test_trouble_with_redis_stops_the_load_at_the_first_line_that_may_be_missing
     assert (loaded.load.accepted, loaded.load.next_line) == (JOBS_A_CALL, JOBS_A_CALL + 3)
 
 
-async def test_a_cancel_that_a_send_kept_to_itself_ends_the_load() -> None:
-    class KeepsCancels(FakeSender):
+async def test_a_swallowed_cancellation_ends_the_load() -> None:
+    class SwallowsCancels(FakeSender):
         async def send(self, jobs: Sequence[Encoded]) -> list[bool | EnqueueError]:
             task = asyncio.current_task()
             assert task is not None
@@ -410,7 +410,7 @@ async def test_a_cancel_that_a_send_kept_to_itself_ends_the_load() -> None:
                 await asyncio.sleep(0)
             return await super().send(jobs)
 
-    sender = KeepsCancels()
+    sender = SwallowsCancels()
     load = Load(naming=Naming.of(None), refuse=lambda _: None, progress=lambda: None)
     records = read(Lines(io.BytesIO(deletes(2000))), Format.JSONL)
 
@@ -422,7 +422,7 @@ async def test_a_cancel_that_a_send_kept_to_itself_ends_the_load() -> None:
     assert (load.accepted, load.next_line) == (JOBS_A_CALL, JOBS_A_CALL + 1)
 
 
-def test_without_a_sender_all_is_checked() -> None:
+def test_a_load_without_a_sender_checks_all_lines() -> None:
     bad: list[BadLine] = []
     load = Load(naming=Naming.of(None), refuse=bad.append, progress=lambda: None)
     records = read(Lines(io.BytesIO(deletes(1000) + b"{}\n")), Format.JSONL)

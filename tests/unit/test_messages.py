@@ -1,4 +1,4 @@
-"""Whether the contract takes what it should, refuses the rest, and keeps every value out of every text."""
+"""What the contract accepts and refuses, and that no text of it holds a value."""
 
 import hashlib
 import json
@@ -90,13 +90,13 @@ def refused(message: type[Message[Any]], fields: dict[str, Any]) -> tuple[str, .
 
 
 @pytest.mark.parametrize("encoded", HASHES.values(), ids=HASHES)
-def test_an_encoded_hash_is_taken(encoded: str) -> None:
+def test_an_encoded_hash_is_accepted(encoded: str) -> None:
     assert CreateUser(email="ada@example.com", username="ada", hashed_password=encoded).hashed_password == encoded
 
 
-@pytest.mark.parametrize("plain", PLAIN.values(), ids=PLAIN)
-def test_what_is_no_encoded_hash_is_refused(plain: str) -> None:
-    found = refused(CreateUser, VALID_USER | {"hashed_password": plain})
+@pytest.mark.parametrize("text", PLAIN.values(), ids=PLAIN)
+def test_anything_but_an_encoded_hash_is_refused(text: str) -> None:
+    found = refused(CreateUser, VALID_USER | {"hashed_password": text})
 
     assert found == (
         "hashed_password: must be an encoded argon2, bcrypt, scrypt or pbkdf2 hash, never a plain password",
@@ -115,7 +115,7 @@ def test_what_is_no_encoded_hash_is_refused(plain: str) -> None:
         (DeletePost, {"post_id": MAX_ID}),
     ],
 )
-def test_what_is_just_within_the_bounds_is_taken(message: type[Message[Any]], fields: dict[str, Any]) -> None:
+def test_a_value_at_the_limit_is_accepted(message: type[Message[Any]], fields: dict[str, Any]) -> None:
     build(message, fields)
 
 
@@ -135,21 +135,19 @@ def test_what_is_just_within_the_bounds_is_taken(message: type[Message[Any]], fi
         (UpdatePost, {"post_id": 1, "changes": {"title": "t" * (TITLE_LENGTH + 1)}}, "changes.title"),
     ],
 )
-def test_what_is_just_beyond_the_bounds_is_refused(
-    message: type[Message[Any]], fields: dict[str, Any], field: str
-) -> None:
+def test_a_value_beyond_the_limit_is_refused(message: type[Message[Any]], fields: dict[str, Any], field: str) -> None:
     (problem,) = refused(message, fields)
 
     assert problem.startswith(f"{field}: ")
 
 
 @pytest.mark.parametrize("value", [True, "1", 1.0, 1.5, b"1", [1], {}])
-def test_an_id_is_an_integer_and_nothing_like_one(value: object) -> None:
+def test_only_an_integer_is_accepted_as_an_id(value: object) -> None:
     assert refused(DeleteUser, {"user_id": value}) == ("user_id: input should be a valid integer",)
 
 
 @pytest.mark.parametrize("value", [1, 0, "true", "no"])
-def test_a_truth_is_a_truth_and_nothing_like_one(value: object) -> None:
+def test_only_a_boolean_is_accepted_as_a_boolean(value: object) -> None:
     assert refused(CreateUser, VALID_USER | {"is_active": value}) == ("is_active: input should be a valid boolean",)
 
 
@@ -163,22 +161,22 @@ def test_a_truth_is_a_truth_and_nothing_like_one(value: object) -> None:
         (UpdatePost, {"post_id": 1, "changes": {"content": "\x00"}}),
     ],
 )
-def test_nul_is_refused_because_postgresql_cannot_hold_it(message: type[Message[Any]], fields: dict[str, Any]) -> None:
+def test_nul_is_refused(message: type[Message[Any]], fields: dict[str, Any]) -> None:
     assert len(refused(message, fields)) == 1
 
 
-def test_half_a_surrogate_pair_is_refused_because_utf8_cannot_hold_it() -> None:
+def test_half_a_surrogate_pair_is_refused() -> None:
     assert refused(CreatePost, {"author_id": 1, "title": "\ud83d", "content": "c"})[0].startswith("title: ")
 
 
 @pytest.mark.parametrize(
     "email", ["", "ada", "ada@", "@example.com", "ada@example", "a b@example.com", "a@b@c.example"]
 )
-def test_what_is_no_address_is_refused(email: str) -> None:
+def test_an_invalid_address_is_refused(email: str) -> None:
     assert refused(CreateUser, VALID_USER | {"email": email}) == ("email: must be a valid e-mail address",)
 
 
-def test_an_address_is_kept_in_its_normal_form_and_that_form_is_final() -> None:
+def test_an_address_is_normalized_once() -> None:
     once = CreateUser(email="Ada@EXAMPLE.com", username="ada", hashed_password=BCRYPT)
 
     assert once.email == "Ada@example.com"
@@ -195,7 +193,7 @@ def test_an_address_is_kept_in_its_normal_form_and_that_form_is_final() -> None:
         ({}, "changes: field required"),
     ],
 )
-def test_changes_name_something_to_change(fields: dict[str, Any], problem: str) -> None:
+def test_changes_without_a_change_are_refused(fields: dict[str, Any], problem: str) -> None:
     assert refused(UpdateUser, {"user_id": 1, **fields}) == (problem,)
 
 
@@ -216,11 +214,11 @@ def test_unknown_fields_are_refused(message: type[Message[Any]]) -> None:
     ],
     ids=lambda value: value.job if isinstance(value, Message) else "",
 )
-def test_jobs_of_one_row_share_an_ordering_key(message: Message[Any], key: str | None) -> None:
+def test_jobs_of_the_same_row_share_an_ordering_key(message: Message[Any], key: str | None) -> None:
     assert message.ordering_key == key
 
 
-def test_a_message_knows_its_reply() -> None:
+def test_a_message_has_its_reply_type() -> None:
     replies = {
         job: message.reply_type() for job, message in MESSAGES.items() if message.__module__.startswith("producers")
     }
@@ -235,7 +233,7 @@ def test_a_message_knows_its_reply() -> None:
     }
 
 
-def test_a_user_s_reply_has_no_place_for_a_hash() -> None:
+def test_the_reply_for_a_user_has_no_hash() -> None:
     row = {"id": 1, "email": "a@example.com", "username": "a", "is_active": True, "created_at": datetime.now(UTC)}
 
     assert "hashed_password" not in User.model_fields
@@ -254,7 +252,7 @@ def test_a_user_s_reply_has_no_place_for_a_hash() -> None:
     ids=lambda model: type(model).__name__,
 )
 def test_no_text_of_a_model_holds_a_value(model: BaseModel) -> None:
-    for text in (repr(model), str(model), f"{model}", "{!r:>200}".format(model)):  # noqa: UP032  # the ways differ
+    for text in (repr(model), str(model), f"{model}", "{!r:>200}".format(model)):  # noqa: UP032  # each way of formatting is a case
         assert SECRET not in text
         assert "$" not in text
         assert "id=1" in text or "email=" in text
@@ -270,7 +268,7 @@ def test_no_text_of_a_model_holds_a_value(model: BaseModel) -> None:
         (DeletePost, {"post_id": 1, "surprise": SECRET}),
     ],
 )
-def test_no_text_of_a_refusal_holds_a_value(message: type[Message[Any]], fields: dict[str, Any]) -> None:
+def test_no_text_of_an_error_holds_a_value(message: type[Message[Any]], fields: dict[str, Any]) -> None:
     with pytest.raises(InvalidMessage) as caught:
         build(message, fields)
     with pytest.raises(ValidationError) as raw:
@@ -284,7 +282,7 @@ def test_no_text_of_a_refusal_holds_a_value(message: type[Message[Any]], fields:
 
 
 @given(st.text(), st.integers())
-def test_the_name_of_a_refused_field_is_cut_and_printable(name: str, value: int) -> None:
+def test_the_name_of_an_unknown_field_is_short_and_printable(name: str, value: int) -> None:
     with pytest.raises(ValidationError) as caught:
         DeleteUser.model_validate({name: value})
 
@@ -293,11 +291,11 @@ def test_the_name_of_a_refused_field_is_cut_and_printable(name: str, value: int)
         assert len(line) < 600
 
 
-def test_only_the_first_problems_are_told() -> None:
+def test_only_the_first_problems_are_listed() -> None:
     assert len(refused(DeleteUser, {f"field_{number}": 1 for number in range(1000)})) == 20
 
 
-def test_none_stands_for_left_out() -> None:
+def test_none_counts_as_left_out() -> None:
     assert build(CreateUser, {**VALID_USER, "is_active": None}).is_active is True
 
 
@@ -306,4 +304,4 @@ def test_messages_are_equal_by_content_and_cannot_be_changed() -> None:
 
     assert message == DeleteUser(user_id=1) != DeleteUser(user_id=2)
     with pytest.raises(ValidationError):
-        message.__setattr__("user_id", 2)  # the plain way is a type error, too
+        message.__setattr__("user_id", 2)  # an assignment would be a type error, too

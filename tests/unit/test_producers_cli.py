@@ -1,4 +1,4 @@
-"""Whether a wrong command line is told in one line, without a value of it, before anything is sent."""
+"""A wrong command line is one line of error without a value, before anything is sent; and the help."""
 
 import io
 import sys
@@ -16,12 +16,12 @@ HASH = "$2b$12$EixZaYVK1fsbw1ZfbX3OXePaWxn96p36WQoeG6Lruj3vjPGga31lW"
 SECRET = "s3cret-value"
 USER = ["--email", "ada@example.com", "--username", "ada"]
 COMMANDS = ["create-user", "update-user", "delete-user", "create-post", "update-post", "delete-post", "load"]
-NOBODY = "redis://127.0.0.1:1/0"
+CLOSED_URL = "redis://127.0.0.1:1/0"
 
 
 @pytest.fixture(autouse=True)
 def environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("REDIS_URL", NOBODY)
+    monkeypatch.setenv("REDIS_URL", CLOSED_URL)
     monkeypatch.setenv("COLUMNS", "120")
     for name in ("WORKER_QUEUE", "FORCE_COLOR"):
         monkeypatch.delenv(name, raising=False)
@@ -29,14 +29,14 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def stdin(monkeypatch: pytest.MonkeyPatch) -> io.BytesIO:
-    """What the command reads from standard input."""
+    """The standard input of the command."""
     data = io.BytesIO()
     monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=data))
     return data
 
 
 def error_of(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    """The one line of a command that must be refused."""
+    """The error line of a command that must be refused."""
     assert main(arguments) == 2
     out, err = capsys.readouterr()
     (line,) = err.splitlines()
@@ -46,7 +46,7 @@ def error_of(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "says"),
+    ("arguments", "expected"),
     [
         (["create-user", *USER, "--hashed-password", SECRET], "--hashed-password: must be an encoded argon2, bcrypt"),
         (["create-user", "--email", SECRET, "--username", "a", "--hashed-password", HASH], "--email: must be a valid"),
@@ -73,14 +73,14 @@ def error_of(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     ],
     ids=lambda value: value if isinstance(value, str) else value[0],
 )
-def test_a_wrong_command_or_message_is_one_line(
-    capsys: pytest.CaptureFixture[str], arguments: list[str], says: str
+def test_a_wrong_command_or_message_is_one_error_line(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], expected: str
 ) -> None:
-    assert says in error_of(capsys, *arguments)
+    assert expected in error_of(capsys, *arguments)
 
 
 @pytest.mark.parametrize(
-    ("url", "says"),
+    ("url", "expected"),
     [
         ("", "export REDIS_URL=redis://localhost:6379/0, or pass --redis-url"),
         ("localhost", "not the URL of a Redis: use redis://"),
@@ -90,12 +90,12 @@ def test_a_wrong_command_or_message_is_one_line(
     ],
 )
 @pytest.mark.parametrize("command", [["delete-user", "--user-id", "1"], ["load", "{folder}/jobs.jsonl"]])
-def test_a_url_that_is_none_is_one_line(
-    capsys: pytest.CaptureFixture[str], folder: Path, url: str, says: str, command: list[str]
+def test_an_invalid_url_is_one_error_line(
+    capsys: pytest.CaptureFixture[str], folder: Path, url: str, expected: str, command: list[str]
 ) -> None:
     arguments = [argument.format(folder=folder) for argument in command]
 
-    assert says in error_of(capsys, *arguments, "--redis-url", url)
+    assert expected in error_of(capsys, *arguments, "--redis-url", url)
 
 
 @pytest.fixture
@@ -106,7 +106,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "says"),
+    ("arguments", "expected"),
     [
         (["load", "{folder}/nowhere.jsonl"], "nowhere.jsonl: No such file or directory"),
         (["load", "{folder}", "--format", "csv"], "Is a directory"),
@@ -122,15 +122,15 @@ def folder(tmp_path: Path) -> Path:
         (["load"], "Missing argument 'FILE'"),
     ],
 )
-def test_a_load_that_cannot_begin_is_one_line(
-    capsys: pytest.CaptureFixture[str], folder: Path, arguments: list[str], says: str
+def test_a_load_that_cannot_begin_is_one_error_line(
+    capsys: pytest.CaptureFixture[str], folder: Path, arguments: list[str], expected: str
 ) -> None:
-    assert says in error_of(capsys, *(argument.format(folder=folder) for argument in arguments))
+    assert expected in error_of(capsys, *(argument.format(folder=folder) for argument in arguments))
     assert (folder / "jobs.jsonl").read_text() == '{"job":"delete_user","user_id":1}\n'
 
 
 @pytest.mark.parametrize(
-    ("data", "says"),
+    ("data", "expected"),
     [
         (b"\xff\xfe", "standard input is not UTF-8"),
         (b"x" * (1024 * 1024 + 1), "standard input holds more than 1048576 bytes"),
@@ -139,13 +139,13 @@ def test_a_load_that_cannot_begin_is_one_line(
         (SECRET.encode(), "--hashed-password: must be an encoded"),
     ],
 )
-def test_standard_input_that_is_no_hash_is_one_line(
-    capsys: pytest.CaptureFixture[str], stdin: io.BytesIO, data: bytes, says: str
+def test_invalid_standard_input_is_one_error_line(
+    capsys: pytest.CaptureFixture[str], stdin: io.BytesIO, data: bytes, expected: str
 ) -> None:
     stdin.write(data)
     stdin.seek(0)
 
-    assert says in error_of(capsys, "create-user", *USER, "--hashed-password", "-")
+    assert expected in error_of(capsys, "create-user", *USER, "--hashed-password", "-")
 
 
 @pytest.mark.parametrize("end", [b"", b"\n", b"\r\n"])
@@ -155,12 +155,12 @@ def test_a_hash_from_standard_input_may_end_in_a_line_break(
     stdin.write(HASH.encode() + end)
     stdin.seek(0)
 
-    # Taken: what is wrong is only that nobody is there.
+    # The hash is accepted, and only Redis is missing.
     assert main(["create-user", *USER, "--hashed-password", "-", "--timeout", "0.01"]) == 3
     assert "start it, or set another one with REDIS_URL or --redis-url" in capsys.readouterr().err
 
 
-def test_the_help_teaches_by_examples(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_help_has_examples(capsys: pytest.CaptureFixture[str]) -> None:
     for name in COMMANDS:
         assert main([name, "--help"]) == 0
         shown = capsys.readouterr().out
@@ -171,7 +171,7 @@ def test_the_help_teaches_by_examples(capsys: pytest.CaptureFixture[str]) -> Non
     assert all(f"--{option}" in shown for option in ("user-id", "email", "hashed-password", "no-is-active", "wait"))
 
 
-def test_the_example_of_the_help_can_be_typed(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_example_of_the_help_is_a_valid_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["update-user", "--help"]) == 0
 
     assert "python -m producers update-user --user-id 42 --email ada@example.com --wait 5" in capsys.readouterr().out
@@ -199,7 +199,7 @@ def test_every_message_has_a_command(capsys: pytest.CaptureFixture[str]) -> None
     ],
     ids=lambda arguments: arguments[0],
 )
-def test_a_right_command_fails_only_for_want_of_a_redis(
+def test_a_valid_command_without_redis_is_one_error_line(
     capsys: pytest.CaptureFixture[str], arguments: list[str]
 ) -> None:
     assert main([*arguments, "--timeout", "0.01"]) == 3
@@ -210,12 +210,12 @@ def test_a_right_command_fails_only_for_want_of_a_redis(
 
 
 @pytest.mark.parametrize("text", ["plain", "ä 🐍", "a b"])
-def test_what_can_be_shown_is_shown_as_it_is(text: str) -> None:
+def test_printable_text_is_unchanged(text: str) -> None:
     assert printable(text) == text
 
 
 @pytest.mark.parametrize("text", ["\x1b[2J", "\r", "\n", "\x07", "\x9b31m", "\u202e", "\u2028", "\ud800"])
-def test_what_could_steer_a_terminal_is_shown_as_an_escape(text: str) -> None:
+def test_control_characters_are_escaped(text: str) -> None:
     shown: Any = printable(text)
 
     assert shown.isprintable()

@@ -1,4 +1,4 @@
-"""What other services may rely on: the public names, and how little their import loads."""
+"""The public names of producers, and what their import loads."""
 
 import json
 import subprocess
@@ -19,7 +19,7 @@ NAMES = """
 
 
 def loaded_by(statement: str) -> set[str]:
-    """The modules, by their first name, that a statement loads in a fresh interpreter."""
+    """The top-level modules that a statement loads in a new interpreter."""
     source = f"{statement}\nimport json, sys; print(json.dumps(sorted({{n.partition('.')[0] for n in sys.modules}})))"
     done = subprocess.run(
         [sys.executable, "-c", source], capture_output=True, check=True, timeout=PATIENCE_SECONDS, text=True
@@ -27,7 +27,7 @@ def loaded_by(statement: str) -> set[str]:
     return set(json.loads(done.stdout))
 
 
-def test_the_public_names_are_these_and_no_others() -> None:
+def test_the_public_names_are_exactly_these() -> None:
     assert producers.__all__ == NAMES.split()
     assert all(hasattr(producers, name) for name in producers.__all__)
 
@@ -40,7 +40,7 @@ def test_every_error_is_public() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "also"),
+    ("name", "builtin"),
     [
         ("InvalidMessage", ValueError),
         ("RedisUnavailable", ConnectionError),
@@ -49,12 +49,12 @@ def test_every_error_is_public() -> None:
         ("JobNotFound", LookupError),
     ],
 )
-def test_errors_are_caught_by_the_builtin_names_as_well(name: str, also: type[Exception]) -> None:
-    assert issubclass(getattr(producers, name), also)
+def test_an_error_is_also_an_instance_of_a_builtin_exception(name: str, builtin: type[Exception]) -> None:
+    assert issubclass(getattr(producers, name), builtin)
 
 
 @pytest.mark.parametrize("statement", ["import producers", "import producers.contract"])
-def test_a_service_that_enqueues_loads_no_database_and_no_command_line(statement: str) -> None:
+def test_importing_producers_loads_no_database_and_no_command_line(statement: str) -> None:
     loaded = loaded_by(statement)
 
     assert "pydantic" in loaded
@@ -71,5 +71,5 @@ def test_a_service_that_enqueues_loads_no_database_and_no_command_line(statement
     }
 
 
-def test_the_command_loads_no_database_either() -> None:
+def test_the_command_loads_no_database() -> None:
     assert not loaded_by("import producers.cli.app") & {"sqlalchemy", "asyncpg", "worker", "structlog"}

@@ -1,4 +1,4 @@
-"""Whether waiting for outcomes is one poller's work, and every outcome becomes what the caller was promised."""
+"""Waiting for results: one poller for all, and each outcome as a reply or an exception."""
 
 import asyncio
 import json
@@ -40,18 +40,18 @@ def handle(redis: Redis, results: ResultWaiter, job_id: str = "a") -> JobHandle[
     return JobHandle(job_id, Deleted, accepted=True, redis=redis, queue=QUEUE, results=results)
 
 
-def outcome(said: object, *, done: bool = True) -> bytes:
-    """A job's result, as a worker writes it."""
-    envelope = {"f": "delete_user", "k": {}, "a": [], "t": 1, "et": 1, "s": done, "r": said, "st": 2, "ft": 3}
+def outcome(reply: object, *, done: bool = True) -> bytes:
+    """A result as a worker writes it."""
+    envelope = {"f": "delete_user", "k": {}, "a": [], "t": 1, "et": 1, "s": done, "r": reply, "st": 2, "ft": 3}
     return json.dumps(envelope).encode()
 
 
-async def end(redis: Redis, job_id: str, said: object, *, done: bool = True) -> None:
+async def end(redis: Redis, job_id: str, reply: object, *, done: bool = True) -> None:
     """End a job, as a worker does."""
     async with redis.pipeline(transaction=True) as pipeline:
         pipeline.zrem(QUEUE, job_id)
         pipeline.delete(keys.job(job_id))
-        pipeline.set(keys.result(job_id), outcome(said, done=done))
+        pipeline.set(keys.result(job_id), outcome(reply, done=done))
         await pipeline.execute()
 
 
@@ -66,7 +66,7 @@ async def test_a_reply_is_typed(redis: Redis, results: ResultWaiter) -> None:
     assert await handle(redis, results).result(timeout=PATIENCE_SECONDS) == Deleted(deleted=True)
 
 
-async def test_a_reply_that_comes_later_is_waited_for(redis: Redis, results: ResultWaiter) -> None:
+async def test_result_waits_for_a_later_reply(redis: Redis, results: ResultWaiter) -> None:
     await enqueue(redis, "a")
     waiting = asyncio.create_task(handle(redis, results).result(timeout=PATIENCE_SECONDS))
     await asyncio.sleep(0)
@@ -100,7 +100,7 @@ async def test_an_outcome_other_than_done_is_raised_and_names_the_job(
 
 
 @pytest.mark.parametrize("data", [b"", b"not json", b"\x80\x04", outcome({"surprise": 1}), outcome(None)])
-async def test_what_is_no_reply_of_this_contract_is_undecodable(
+async def test_a_value_that_is_no_reply_of_the_contract_is_undecodable(
     redis: Redis, results: ResultWaiter, data: bytes
 ) -> None:
     await redis.set(keys.result("a"), data)
@@ -111,16 +111,14 @@ async def test_what_is_no_reply_of_this_contract_is_undecodable(
     assert caught.value.code == "undecodable"
 
 
-async def test_a_job_that_nobody_knows_is_not_found(redis: Redis, results: ResultWaiter) -> None:
+async def test_an_unknown_job_is_not_found(redis: Redis, results: ResultWaiter) -> None:
     with pytest.raises(JobNotFound) as caught:
         await handle(redis, results).result(timeout=PATIENCE_SECONDS)
 
     assert caught.value.job_id == "a"
 
 
-async def test_no_outcome_in_time_is_a_time_out_and_the_job_can_be_asked_again(
-    redis: Redis, results: ResultWaiter
-) -> None:
+async def test_result_can_be_called_again_after_a_timeout(redis: Redis, results: ResultWaiter) -> None:
     await enqueue(redis, "a")
     job = handle(redis, results)
 
@@ -132,7 +130,7 @@ async def test_no_outcome_in_time_is_a_time_out_and_the_job_can_be_asked_again(
     assert (await job.result(timeout=PATIENCE_SECONDS)).deleted is True
 
 
-async def test_many_waiters_of_many_jobs_are_all_answered(redis: Redis, results: ResultWaiter) -> None:
+async def test_all_waiting_calls_of_many_jobs_are_answered(redis: Redis, results: ResultWaiter) -> None:
     jobs = [f"job-{number}" for number in range(1500)]
     for job_id in jobs:
         await enqueue(redis, job_id)
@@ -148,7 +146,7 @@ async def test_many_waiters_of_many_jobs_are_all_answered(redis: Redis, results:
     assert [reply.deleted for reply in replies] == [number % 2 == 0 for number in range(1500)] * 2
 
 
-async def test_a_waiter_that_gives_up_leaves_the_others_waiting(redis: Redis, results: ResultWaiter) -> None:
+async def test_a_timeout_of_one_call_leaves_the_others_waiting(redis: Redis, results: ResultWaiter) -> None:
     await enqueue(redis, "a")
     gives_up, stays = (asyncio.create_task(handle(redis, results).result(timeout=PATIENCE_SECONDS)) for _ in range(2))
     await asyncio.sleep(0)
@@ -161,7 +159,7 @@ async def test_a_waiter_that_gives_up_leaves_the_others_waiting(redis: Redis, re
     assert (await stays).deleted is True
 
 
-async def test_nobody_looks_when_nobody_waits(redis: Redis, results: ResultWaiter) -> None:
+async def test_polling_stops_when_no_call_waits(redis: Redis, results: ResultWaiter) -> None:
     await end(redis, "a", {"deleted": True})
     await handle(redis, results).result(timeout=PATIENCE_SECONDS)
 
@@ -170,23 +168,23 @@ async def test_nobody_looks_when_nobody_waits(redis: Redis, results: ResultWaite
             await asyncio.wait_for(task, PATIENCE_SECONDS)
 
 
-async def test_a_told_outcome_is_fetched_before_the_next_poll(redis: Redis) -> None:
-    results = ResultWaiter(redis, QUEUE, "told")
+async def test_a_published_result_is_fetched_before_the_next_poll(redis: Redis) -> None:
+    results = ResultWaiter(redis, QUEUE, "ended-jobs")
     await enqueue(redis, "a")
-    # Given a waiter that would not look by itself again, and one that listens.
+    # Given a waiter that does not poll again, but listens
     waiting = asyncio.create_task(handle(redis, results).result(timeout=PATIENCE_SECONDS))
     assert results._listener is not None
     await asyncio.wait_for(results._listener.listening.wait(), PATIENCE_SECONDS)
     results._next_poll = asyncio.get_running_loop().time() + 3600
 
     await end(redis, "a", {"deleted": True})
-    await redis.publish("told", "somebody-else a")
+    await redis.publish("ended-jobs", "another-job a")
 
     assert (await waiting).deleted is True
     await results.close()
 
 
-async def test_closing_ends_the_wait(redis: Redis) -> None:
+async def test_closing_cancels_waiting_calls(redis: Redis) -> None:
     results = ResultWaiter(redis, QUEUE)
     await enqueue(redis, "a")
     waiting = asyncio.create_task(handle(redis, results).result())
@@ -199,19 +197,19 @@ async def test_closing_ends_the_wait(redis: Redis) -> None:
     assert not [task for task in asyncio.all_tasks() if task.get_name() == "results"]
 
 
-async def test_trouble_with_redis_is_outlived_and_told_when_the_time_is_over(
+async def test_an_error_of_redis_is_survived_and_named_by_the_timeout(
     redis: Redis, results: ResultWaiter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await end(redis, "a", {"deleted": True})
     real = redis.pipeline
 
     def away(**_: Any) -> Any:
-        raise RedisConnectionError("nobody there")
+        raise RedisConnectionError("connection refused")
 
     monkeypatch.setattr(redis, "pipeline", away)
-    with pytest.raises(ResultTimeout, match="nobody there"):
+    with pytest.raises(ResultTimeout, match="connection refused"):
         await handle(redis, results).result(timeout=0.5)
-    with pytest.raises(RedisUnavailable, match="nobody there"):
+    with pytest.raises(RedisUnavailable, match="connection refused"):
         await handle(redis, results).status()
 
     waiting = asyncio.create_task(handle(redis, results).result(timeout=PATIENCE_SECONDS))
@@ -230,7 +228,7 @@ async def test_trouble_with_redis_is_outlived_and_told_when_the_time_is_over(
         (1e15, False, JobStatus.PARKED),  # parked behind another job of its ordering key
     ],
 )
-async def test_a_status_is_where_the_job_is(
+async def test_the_status_of_a_job_in_the_queue_follows_from_its_score_and_lease(
     redis: Redis, results: ResultWaiter, score_ms: float | None, running: bool, status: JobStatus
 ) -> None:
     if score_ms is not None:
@@ -241,7 +239,7 @@ async def test_a_status_is_where_the_job_is(
     assert await handle(redis, results).status() is status
 
 
-async def test_a_job_that_ended_has_the_status_of_its_outcome(redis: Redis, results: ResultWaiter) -> None:
+async def test_an_ended_job_has_the_status_of_its_outcome(redis: Redis, results: ResultWaiter) -> None:
     job = handle(redis, results)
 
     await end(redis, "a", {"deleted": True})

@@ -1,4 +1,4 @@
-"""Whether a sender tries again when it may, and says of each end exactly what is known of it."""
+"""When a sender repeats a call, and what its answers and errors mean."""
 
 from typing import Any
 
@@ -37,13 +37,13 @@ def not_sent(cause: Exception) -> NotSent:
     return error
 
 
-NOBODY = not_sent(RedisConnectionError("nobody there"))
+UNREACHABLE = not_sent(RedisConnectionError("connection refused"))
 WRONG_PASSWORD = not_sent(AuthenticationError("invalid password"))
 LOST = RedisTimeoutError("no answer")
 
 
 class Script:
-    """Stands in for the script: does one thing after the other, and the last one for ever."""
+    """A stand-in for the script: takes one step a call, and repeats the last one."""
 
     def __init__(self, *steps: list[int] | Exception) -> None:
         self._steps = list(steps)
@@ -59,7 +59,7 @@ class Script:
 
 @pytest.fixture
 def send(monkeypatch: pytest.MonkeyPatch, redis: Redis) -> Any:
-    """Sends the two jobs through a script that does what it is told."""
+    """Sends the two jobs through a script of these steps."""
     monkeypatch.setattr(_sender, "FIRST_DELAY_SECONDS", 0.001)
 
     async def run(*steps: list[int] | Exception) -> tuple[list[bool | EnqueueError], Script]:
@@ -71,8 +71,8 @@ def send(monkeypatch: pytest.MonkeyPatch, redis: Redis) -> Any:
     return run
 
 
-@pytest.mark.parametrize("error", [NOBODY, BusyLoadingError("loading"), LOST, InvalidResponse("HTTP")])
-async def test_it_tries_again_with_the_same_ids(send: Any, error: Exception) -> None:
+@pytest.mark.parametrize("error", [UNREACHABLE, BusyLoadingError("loading"), LOST, InvalidResponse("HTTP")])
+async def test_a_failed_call_is_repeated_with_the_same_ids(send: Any, error: Exception) -> None:
     answers, script = await send(error, error, [1, 1])
 
     assert answers == [True, True]
@@ -80,15 +80,15 @@ async def test_it_tries_again_with_the_same_ids(send: Any, error: Exception) -> 
     assert script.arguments[0] == script.arguments[1] == script.arguments[2]
 
 
-async def test_a_fresh_id_that_is_known_after_a_lost_answer_is_this_call_s(send: Any) -> None:
+async def test_a_new_id_that_is_known_after_a_lost_answer_was_accepted_by_this_call(send: Any) -> None:
     answers, _ = await send(LOST, [0, 0])
 
-    # The key of the other may have been used before: nobody can tell.
+    # The idempotency key of the other job may have been used before.
     assert answers == [True, False]
 
 
-async def test_an_id_that_is_known_although_no_answer_was_lost_was_known_before(send: Any) -> None:
-    answers, _ = await send(NOBODY, [0, 0])
+async def test_a_known_id_without_a_lost_answer_was_known_before(send: Any) -> None:
+    answers, _ = await send(UNREACHABLE, [0, 0])
 
     assert answers == [False, False]
 
@@ -96,26 +96,28 @@ async def test_an_id_that_is_known_although_no_answer_was_lost_was_known_before(
 @pytest.mark.parametrize(
     ("steps", "kind"),
     [
-        ([NOBODY], RedisUnavailable),
+        ([UNREACHABLE], RedisUnavailable),
         ([BusyLoadingError("loading")], RedisUnavailable),
         ([LOST], EnqueueUnconfirmed),
         ([InvalidResponse("HTTP")], EnqueueUnconfirmed),
-        ([LOST, NOBODY], EnqueueUnconfirmed),
-        ([NOBODY, LOST], EnqueueUnconfirmed),
+        ([LOST, UNREACHABLE], EnqueueUnconfirmed),
+        ([UNREACHABLE, LOST], EnqueueUnconfirmed),
         ([WRONG_PASSWORD], RedisRefused),
         ([OutOfMemoryError("maxmemory")], RedisRefused),
-        ([NOBODY, ReadOnlyError("replica")], RedisRefused),
+        ([UNREACHABLE, ReadOnlyError("replica")], RedisRefused),
         ([LOST, OutOfMemoryError("maxmemory")], EnqueueUnconfirmed),
-        ([LOST, NOBODY, WRONG_PASSWORD], EnqueueUnconfirmed),
+        ([LOST, UNREACHABLE, WRONG_PASSWORD], EnqueueUnconfirmed),
     ],
 )
-async def test_it_never_says_more_than_it_knows(send: Any, steps: list[Exception], kind: type[EnqueueError]) -> None:
+async def test_the_error_claims_no_more_than_is_known(
+    send: Any, steps: list[Exception], kind: type[EnqueueError]
+) -> None:
     answers, _ = await send(*steps)
 
     assert [type(answer) for answer in answers] == [kind, kind]
 
 
-async def test_an_unconfirmed_job_can_be_repeated_under_the_key_that_the_error_has(send: Any) -> None:
+async def test_an_unconfirmed_job_can_be_repeated_under_the_key_of_the_error(send: Any) -> None:
     (fresh, keyed), _ = await send(LOST)
 
     assert fresh.idempotency_key == FRESH.job_id.partition("@")[0]
@@ -123,13 +125,13 @@ async def test_an_unconfirmed_job_can_be_repeated_under_the_key_that_the_error_h
     assert f"idempotency_key={fresh.idempotency_key!r}" in str(fresh)
 
 
-async def test_a_refusal_is_not_tried_again(send: Any) -> None:
+async def test_a_refused_call_is_not_repeated(send: Any) -> None:
     _, script = await send(OutOfMemoryError("maxmemory"))
 
     assert len(script.arguments) == 1
 
 
-async def test_a_conflict_is_a_conflict_also_after_a_lost_answer(send: Any) -> None:
+async def test_a_conflict_is_a_conflict_even_after_a_lost_answer(send: Any) -> None:
     answers, _ = await send(LOST, [1, -1])
 
     assert answers[0] is True

@@ -1,4 +1,4 @@
-"""Whether messages survive the wire, stock arq speaks it, and nothing read from it can do harm."""
+"""The wire: messages survive it, stock arq understands it, and no bytes read from it do harm."""
 
 import asyncio
 import json
@@ -52,13 +52,13 @@ ENVELOPE_LIKE = st.dictionaries(
 
 
 def with_field(name: str, value: str) -> bytes:
-    """The payload of a job with another value for one field, as JSON."""
+    """The payload of a job with one field replaced."""
     return json.dumps({**json.loads(JOB), name: json.loads(value)}).encode()
 
 
-def read_result(done: bool, said: object) -> Any:
-    """What stock arq's client makes of a result."""
-    data = RESULT % (b"true" if done else b"false", json.dumps(said).encode())
+def read_result(done: bool, reply: object) -> Any:
+    """The result as a stock arq client reads it."""
+    data = RESULT % (b"true" if done else b"false", json.dumps(reply).encode())
     return deserialize_result(data, deserializer=loads).result
 
 
@@ -66,7 +66,7 @@ def read_result(done: bool, said: object) -> Any:
 
 
 @given(st.integers(1, MAX_ID), st.text(max_size=200).filter(lambda text: "\x00" not in text and text != ""), st.text())
-def test_a_message_comes_back_as_it_was(author_id: int, title: str, content: str) -> None:
+def test_a_message_survives_the_wire(author_id: int, title: str, content: str) -> None:
     message = CreatePost(author_id=author_id, title=title, content=content.replace("\x00", ""))
 
     envelope = decode(encode("create_post", fields_json(message), enqueue_time_ms=1))
@@ -74,7 +74,7 @@ def test_a_message_comes_back_as_it_was(author_id: int, title: str, content: str
     assert MESSAGES[envelope.f].model_validate(envelope.k) == message
 
 
-def test_headers_come_back_and_may_be_missing() -> None:
+def test_headers_survive_the_wire_and_may_be_missing() -> None:
     fields = fields_json(DeleteUser(user_id=1))
 
     headers = headers_json({"producer": "a"})
@@ -83,7 +83,7 @@ def test_headers_come_back_and_may_be_missing() -> None:
     assert decode(JOB).v == 1
 
 
-def test_equal_messages_have_equal_bytes_whatever_the_order_of_their_fields() -> None:
+def test_equal_messages_have_equal_bytes() -> None:
     one = UpdateUser.model_validate({"user_id": 1, "changes": {"username": "a", "is_active": True}})
     other = UpdateUser.model_validate({"changes": {"is_active": True, "username": "a"}, "user_id": 1})
 
@@ -93,7 +93,7 @@ def test_equal_messages_have_equal_bytes_whatever_the_order_of_their_fields() ->
     assert wire.digest("update_user", fields_json(one)) != wire.digest("update_post", fields_json(one))
 
 
-def test_the_longest_content_fits_the_default_limit_even_when_wholly_escaped() -> None:
+def test_the_longest_content_fits_the_default_limit_even_when_escaped() -> None:
     payload = json.dumps({**json.loads(JOB), "k": {"content": "🐍" * CONTENT_LENGTH}}, ensure_ascii=True)
 
     assert len(payload) < 1024 * 1024
@@ -102,14 +102,14 @@ def test_the_longest_content_fits_the_default_limit_even_when_wholly_escaped() -
 # Stock arq
 
 
-def test_a_job_of_a_stock_client_is_read() -> None:
+def test_a_job_of_a_stock_client_can_be_decoded() -> None:
     payload = serialize_job("delete_user", (), {"user_id": 1}, None, 1700000000000, serializer=dumps)
 
     envelope = decode(payload)
     assert (envelope.f, envelope.k, envelope.et, envelope.v) == ("delete_user", {"user_id": 1}, 1700000000000, 1)
 
 
-def test_stock_arq_reads_our_job() -> None:
+def test_stock_arq_decodes_a_job_of_a_producer() -> None:
     headers = headers_json({"producer": "a"})
     payload = encode("delete_user", b'{"user_id":1}', enqueue_time_ms=1700000000000, headers=headers)
 
@@ -119,7 +119,7 @@ def test_stock_arq_reads_our_job() -> None:
     assert deserialize_job_raw(payload, deserializer=loads)[2] == {"user_id": 1}
 
 
-def test_a_reply_of_a_stock_worker_is_read_and_holds_no_argument() -> None:
+def test_the_result_of_a_stock_worker_holds_no_argument() -> None:
     reply = User(id=1, email="a@example.com", username="a", is_active=True, created_at=datetime.now(UTC))
     arguments = ((SECRET,), {"hashed_password": SECRET})
 
@@ -134,7 +134,7 @@ def test_a_reply_of_a_stock_worker_is_read_and_holds_no_argument() -> None:
 
 
 class _Crash(Exception):
-    """An error of a handler, with a value in its text."""
+    """An exception of a handler, with a value in its text."""
 
 
 def _caused_by_wire() -> Exception:
@@ -163,13 +163,13 @@ def test_an_outcome_other_than_done_is_a_code_and_a_detail_without_values(raised
 
     assert data is not None
     assert SECRET.encode() not in data
-    said = json.loads(data)["r"]
-    assert said["code"] == code
-    assert set(said) == {"code", "detail"}
-    assert said["detail"]
+    failure = json.loads(data)["r"]
+    assert failure["code"] == code
+    assert set(failure) == {"code", "detail"}
+    assert failure["detail"]
 
 
-def test_stock_arq_is_given_our_errors() -> None:
+def test_stock_arq_raises_the_errors_of_producers() -> None:
     for code in REJECTED_CODES:
         assert isinstance(read_result(False, {"code": code, "detail": "d"}), JobRejected)
     for code in DEAD_CODES | {"a code of a later version"}:
@@ -178,20 +178,20 @@ def test_stock_arq_is_given_our_errors() -> None:
     assert read_result(True, {"deleted": True}) == {"deleted": True}
 
 
-@pytest.mark.parametrize("said", [None, [], "words", {}, {"code": None}, {"detail": 7}, 42])
-def test_a_failure_that_says_nothing_useful_is_a_failure_all_the_same(said: object) -> None:
-    error = read_result(False, said)
+@pytest.mark.parametrize("reply", [None, [], "words", {}, {"code": None}, {"detail": 7}, 42])
+def test_a_malformed_failure_is_a_failure_with_defaults(reply: object) -> None:
+    error = read_result(False, reply)
 
     assert isinstance(error, JobDead)
     assert isinstance(error.detail, str)
 
 
-def test_what_json_cannot_hold_is_refused_by_a_stock_client() -> None:
+def test_a_stock_client_refuses_values_that_json_cannot_hold() -> None:
     with pytest.raises(SerializationError):
         serialize_job("delete_user", (), {"user_id": object()}, None, 1, serializer=dumps)
 
 
-# What others may have written
+# Bytes written by other clients
 
 
 @pytest.mark.parametrize(
@@ -235,7 +235,7 @@ def test_what_json_cannot_hold_is_refused_by_a_stock_client() -> None:
         b'{"f":"a","k":{"x":"\\ud800"},"a":[],"t":null,"et":1}',
     ],
 )
-def test_what_is_no_envelope_is_a_wire_error(payload: bytes) -> None:
+def test_bytes_that_are_no_envelope_are_a_wire_error(payload: bytes) -> None:
     with pytest.raises(WireError):
         decode(payload)
     with pytest.raises(WireError):
@@ -250,14 +250,14 @@ def test_what_is_no_envelope_is_a_wire_error(payload: bytes) -> None:
 @example(RESULT % (b"true", b"[" * 300 + b"]" * 300))
 @example(RESULT % (b"false", b"1" * 5000))
 @example(RESULT % (b'"true"', b"1"))
-def test_reading_any_bytes_raises_a_wire_error_or_nothing(data: bytes) -> None:
+def test_decoding_any_bytes_raises_at_most_a_wire_error(data: bytes) -> None:
     for read in (loads, decode, decode_result):
         with suppress(WireError):
             read(data)
 
 
 @given(ENVELOPE_LIKE)
-def test_reading_any_json_raises_a_wire_error_or_nothing(value: dict[str, Any]) -> None:
+def test_decoding_any_json_raises_at_most_a_wire_error(value: dict[str, Any]) -> None:
     data = json.dumps(value).encode()
     for read in (loads, decode, decode_result):
         with suppress(WireError):
@@ -283,11 +283,11 @@ def test_no_wire_error_holds_a_value(payload: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "kind"),
+    ("reply", "kind"),
     [(b'{"code":"conflict","detail":"d"}', JobRejected), (b'{"code":"cancelled","detail":"d"}', JobCancelled)],
 )
-def test_a_result_tells_its_outcome(said: bytes, kind: type[JobError]) -> None:
-    error = decode_result(RESULT % (b"false", said)).error
+def test_the_error_of_a_result_has_the_type_of_its_outcome(reply: bytes, kind: type[JobError]) -> None:
+    error = decode_result(RESULT % (b"false", reply)).error
 
     assert isinstance(error, kind)
     assert (error.detail, error.job_id) == ("d", "x")
