@@ -37,7 +37,7 @@ def test_a_dead_letter_is_found_understood_replayed_and_done(place: Place) -> No
         # Then it is found
         eventually(lambda: ask("status")["jobs"]["dead"] == 1)
         letter = ask("dead", "list")
-        assert (letter["job"], letter["code"], letter["tries"]) == ("create_user", "failed", 2)
+        assert (letter["job"], letter["code"], letter["attempts"]) == ("create_user", "failed", 2)
         job_id = letter["id"]
         assert job_id == json.loads(enqueued.stdout)["job_id"]
 
@@ -46,9 +46,9 @@ def test_a_dead_letter_is_found_understood_replayed_and_done(place: Place) -> No
         assert "RaiseError" in shown.stdout
         assert "email" in shown.stdout
         assert EMAIL not in shown.stdout
-        story = ask("job", job_id)
-        assert (story["state"], story["job"], story["tries"]) == ("dead", "create_user", 2)
-        assert "It is kept as a dead letter." in story["says"]
+        report = ask("job", job_id)
+        assert (report["state"], report["job"], report["attempts"]) == ("dead", "create_user", 2)
+        assert "Kept as a dead letter." in report["headline"]
 
         # When the cause is mended and the letter is replayed
         place.sql("DROP FUNCTION fail CASCADE")
@@ -56,9 +56,9 @@ def test_a_dead_letter_is_found_understood_replayed_and_done(place: Place) -> No
 
         # Then it is done under the same id, and its effect is there once
         eventually(lambda: ask("job", job_id)["state"] == "done")
-        story = ask("job", job_id)
-        assert story["says"] == "It had its effect, once."
-        assert story["reply"]["email"] == f"text, {len(EMAIL)} characters"
+        report = ask("job", job_id)
+        assert report["headline"] == "Its effect is committed."
+        assert report["reply"]["email"] == f"text, {len(EMAIL)} characters"
         assert ask("status")["jobs"]["dead"] == 0
         assert lines("dead", "list") == []
         assert place.sql("SELECT email FROM users") == [(EMAIL,)]

@@ -39,7 +39,7 @@ def test_dashboard_reports_a_port_in_use_in_one_line(place: Place) -> None:
         port = taken.getsockname()[1]
         with Running([*WORKER, "dashboard", "--port", str(port)], place.variables) as dashboard:
             assert dashboard.process.wait(PATIENCE_SECONDS) == 2
-            line = f"127.0.0.1:{port} cannot be listened on (Address already in use): choose another --port or --host"
+            line = f"cannot listen on 127.0.0.1:{port} (Address already in use): choose another --port or --host"
             assert dashboard.output() == line + "\n"
 
 

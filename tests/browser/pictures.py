@@ -82,7 +82,7 @@ async def take(settings: Settings, folder: Path) -> None:
     loading = asyncio.create_task(load(producer))
     await asyncio.sleep(WARM_SECONDS)
     async with (
-        served(settings, Access(allow_actions=True), every_seconds=1.0) as url,
+        served(settings, Access(allow_actions=True), interval_seconds=1.0) as url,
         chromium.started(found) as browser,
     ):
         tab = await browser.new_page(viewport={"width": WIDTH, "height": 980}, device_scale_factor=1.5)

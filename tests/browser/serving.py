@@ -5,7 +5,7 @@ import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from tests.integration.dashboard.staging import BY_DEFAULT, opened
+from tests.integration.dashboard.staging import DEFAULT_ACCESS, opened
 from tests.waiting import PATIENCE_SECONDS
 from worker.dashboard.security import Access
 from worker.dashboard.serve import Server
@@ -14,13 +14,13 @@ from worker.settings import Settings
 
 @asynccontextmanager
 async def served(
-    settings: Settings, access: Access = BY_DEFAULT, *, port: int = 0, every_seconds: float = 0.2
+    settings: Settings, access: Access = DEFAULT_ACCESS, *, port: int = 0, interval_seconds: float = 0.2
 ) -> AsyncIterator[str]:
     """The address of the page, which is served for as long as the block lasts."""
     listening = socket.create_server((access.host, port))
     port = listening.getsockname()[1]
     access = Access(access.host, port, access.token, access.allow_actions)
-    async with opened(settings, access, every_seconds=every_seconds) as page:
+    async with opened(settings, access, interval_seconds=interval_seconds) as page:
         server = Server(page.dashboard)
         serving = asyncio.create_task(server.serve(sockets=[listening]))
         try:

@@ -95,22 +95,22 @@ async def test_a_dead_letter_is_found_understood_replayed_and_done(
         # Done, without a reload.
         await tab.get_by_role("link", name=job.job_id).click()
         await expect(tab.locator("#state")).to_have_text("done")
-        await expect(tab.locator("main")).to_contain_text("It had its effect, once.")
+        await expect(tab.locator("main")).to_contain_text("Its effect is committed.")
         await tab.get_by_role("link", name="Overview").click()
         await expect(figure).to_have_text("0")
         assert await sql("SELECT array_agg(username) FROM users") == ["ada"]
 
 
-async def test_ticked_letters_are_purged_and_the_others_stay(
+async def test_selected_letters_are_purged_and_the_others_stay(
     tab: Page, settings: Settings, producer: Producer, sql: Any
 ) -> None:
     job_ids = await killed(producer, settings, sql, "ada", "bob", "cy")
     async with served(settings, ACTING) as url:
         await tab.goto(f"{url}/dead")
-        await tab.get_by_label("Tick all on this page").check()
+        await tab.get_by_label("Select all on this page").check()
         await tab.get_by_label(job_ids[1]).uncheck()
-        await tab.get_by_role("button", name="Purge ticked…").click()
-        await expect(tab.locator("main")).to_contain_text("gone for good")
+        await tab.get_by_role("button", name="Purge selected…").click()
+        await expect(tab.locator("main")).to_contain_text("This cannot be undone.")
         await tab.get_by_role("button", name="Purge for good").click()
 
         await expect(tab.get_by_role("heading", level=1)).to_have_text("Purged 2 of 2")
@@ -137,7 +137,7 @@ async def test_every_action_works_by_the_keyboard_alone(
         await tab.keyboard.press("Space")
         await expect(tab.get_by_label(job_id)).to_be_checked()
         await tab.keyboard.press("Shift+Tab")
-        assert await focused(tab) == "Purge ticked…"
+        assert await focused(tab) == "Purge selected…"
         await tab.keyboard.press("Enter")
         await expect(tab.get_by_role("heading", level=1)).to_have_text("Purge 1 dead letter?")
         await tab_to(tab, "Purge for good")
@@ -158,22 +158,22 @@ async def test_figures_update_without_moving_the_focus(tab: Page, settings: Sett
         await producer.enqueue(user("ada"))
 
         await expect(due).to_have_text("1")
-        await expect(tab.locator("#notice")).to_contain_text("No worker is there.")
+        await expect(tab.locator("#notice")).to_contain_text("No worker is running.")
         await burst(settings)
         await expect(due).to_have_text("0")
         await expect(tab.locator("#throughput_rows")).to_contain_text("now")
         assert await tab.locator("#throughput path.line-done").get_attribute("d")
         assert await tab.evaluate("() => window.here"), "the page was reloaded"
         assert await tab.evaluate("() => document.activeElement.id") == "figure-dead-letters"
-        await expect(tab.get_by_role("table", name="Jobs a second that ended")).to_be_visible()
+        await expect(tab.get_by_role("table", name="Jobs ended per second")).to_be_visible()
 
 
 async def test_the_page_of_a_job_updates_by_itself(tab: Page, settings: Settings, producer: Producer) -> None:
     job = await producer.enqueue(user("ada"))
     async with served(settings) as url:
         await tab.goto(f"{url}/jobs")
-        await tab.get_by_label("By its id").fill(job.job_id)
-        await tab.get_by_role("button", name="Find the job").click()
+        await tab.get_by_label("By id").fill(job.job_id)
+        await tab.get_by_role("button", name="Find job").click()
         await expect(tab.locator("#state")).to_have_text("due")
         await tab.evaluate("() => { window.here = true }")
 
@@ -207,10 +207,10 @@ async def test_every_page_is_accessible_in_both_schemes_and_on_a_phone(
 async def test_a_page_with_a_token_has_a_log_in_form(tab: Page, settings: Settings) -> None:
     async with served(settings, Access(token=TOKEN)) as url:
         await tab.goto(f"{url}/dead")
-        await tab.get_by_label("The token").fill("hunter2-hunter2-hunter2")
+        await tab.get_by_label("Token").fill("hunter2-hunter2-hunter2")
         await tab.get_by_role("button", name="Log in").click()
-        await expect(tab.get_by_role("alert")).to_have_text("That is not the token.")
-        await tab.get_by_label("The token").fill(TOKEN)
+        await expect(tab.get_by_role("alert")).to_have_text("Wrong token.")
+        await tab.get_by_label("Token").fill(TOKEN)
         await tab.get_by_role("button", name="Log in").click()
 
         await expect(tab.get_by_role("heading", level=1)).to_have_text("Overview")
@@ -240,11 +240,11 @@ async def test_an_outage_and_its_end_are_shown_without_a_reload(
                 job = await producer.enqueue(user("ada"))
             await tab.goto(f"{url}/job?id={job.job_id}")
             connection = tab.locator("#connection")
-            await expect(connection).to_have_text("asked again every 2 s")
+            await expect(connection).to_have_text("refreshed every 2 s")
             server.stop()
-            await expect(connection).to_contain_text("a server is away")
+            await expect(connection).to_contain_text("a server is unreachable")
             server.start()
-            await expect(connection).to_have_text("asked again every 2 s")
+            await expect(connection).to_have_text("refreshed every 2 s")
             await tab.goto(url)
             await expect(due).to_have_text("1")
         port = int(url.rpartition(":")[2])

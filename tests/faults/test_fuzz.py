@@ -48,7 +48,7 @@ from worker.model.outcome import Dead, Done, Outcome, Rejected
 from worker.model.settlement import Settlement
 from worker.queue.leases import Leases
 from worker.queue.queue import Queue
-from worker.views.payload_summary import shape
+from worker.views.payload_summary import summarize_payload
 
 PAYLOADS = int(os.environ.get("FUZZ_PAYLOADS", "5000"))
 Count = Callable[[str, object], None]
@@ -186,7 +186,7 @@ async def test_no_payload_breaks_its_reader_or_leaks_its_values(fuzz: Fuzz, reco
             began = time.thread_time()
             refused(lambda payload=payload: wire.decode(payload), wire.WireError, payload)  # type: ignore[misc]
             refused(lambda payload=payload: arq_wire.loads(payload), wire.WireError, payload)  # type: ignore[misc]
-            without_marker(json.dumps(shape(payload)), payload)
+            without_marker(json.dumps(summarize_payload(payload)), payload)
             job = claimed(fuzz, payload)
             assert safe_job_id(job.lease.job_id) is None or MARKER.encode() not in job.lease.job_id
             await executor.run([job])

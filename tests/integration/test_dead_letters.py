@@ -1,4 +1,4 @@
-"""Are dead letters kept whole, shown without their values, replayed without a second effect, and deleted when told?"""
+"""Dead letters are kept whole, shown without their values, replayed without a second effect, and purged."""
 
 import asyncio
 import json
@@ -30,18 +30,18 @@ from tests.waiting import PATIENCE_SECONDS
 from worker.app import engine_worker
 from worker.cli import app
 from worker.database import ledger
-from worker.queue import dead_letters
 from worker.engine.replay import Replayed, replay
+from worker.queue import dead_letters
 from worker.queue.dead_letters import DeadLetter, DeadLetters
 from worker.queue.scripts import REPLAY
 from worker.settings import Settings
-from worker.views.escaped import escape
+from worker.views.formatting import escape
 
 QUEUE = keys.DEFAULT_QUEUE
 SECRET = "hunter2@example.com"
 ALWAYS = timedelta(0)
 
-# What anybody may write into Redis, under ids that anybody may make up.
+# Payloads and ids that any client can write to Redis.
 POISON: dict[bytes, bytes] = {
     b"pickle": b"\x80\x04\x95\x10\x00\x00\x00" + SECRET.encode(),
     b"not-an-envelope": json.dumps({"email": SECRET}).encode(),
@@ -55,7 +55,7 @@ POISON: dict[bytes, bytes] = {
 
 @dataclass
 class Stage:
-    """A producer, the dead letters, a look at Redis and the database, and a worker's settings."""
+    """A producer, the dead letters, Redis, the database, and a worker's settings."""
 
     producer: Producer
     redis: Redis
@@ -65,7 +65,7 @@ class Stage:
     sql: Any
 
     async def poison(self) -> None:
-        """Let a worker bury poison of all kinds."""
+        """Let a worker bury every kind of poison."""
         for job_id, payload in POISON.items():
             await self.redis.set(b"arq:job:" + job_id, payload)
         await self.redis.rpush(keys.job("list"), "x", "y")  # type: ignore[misc]
@@ -73,7 +73,7 @@ class Stage:
         await burst(self.settings)
 
     async def dead(self, *names: str) -> list[JobHandle[Any]]:
-        """Jobs that died of a fault that is mended now."""
+        """Jobs that died of a fault that is fixed now."""
         jobs = [await self.producer.enqueue(user(name)) for name in names]
         await run_all(self.sql, BREAK)
         await burst(self.settings)
@@ -82,7 +82,7 @@ class Stage:
         return jobs
 
     async def replay(self, *job_ids: str | bytes) -> list[Replayed]:
-        return await self.letters.replay(self.sessions, [_bytes(job_id) for job_id in job_ids])
+        return await replay(self.redis, QUEUE, self.sessions, [_bytes(job_id) for job_id in job_ids])
 
     async def users(self) -> list[str]:
         found: list[str] = await self.sql("SELECT coalesce(array_agg(username::text ORDER BY id), '{}') FROM users")
@@ -103,7 +103,7 @@ class Stage:
         return [letter async for page in pages for letter in page]
 
     async def bury_by_hand(self, deaths: dict[str, float]) -> None:
-        """Letters with payloads, as old as is said, in milliseconds."""
+        """Write letters with payloads directly, with these ages in milliseconds."""
         seconds, microseconds = await self.redis.time()
         for job_id, age_ms in deaths.items():
             await self.redis.zadd(keys.dead(QUEUE), {job_id: seconds * 1000 + microseconds // 1000 - age_ms})
@@ -125,7 +125,7 @@ async def stage(
 
 @pytest.fixture
 def command(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
-    """Runs `worker dead …` as if in a pipe: its exit code, what it printed, and what it printed on stderr."""
+    """Runs `worker dead …` as if in a pipe; returns its exit code, stdout and stderr."""
     for name, value in environment(stage.settings).items():
         monkeypatch.setenv(name, value)
 
@@ -163,11 +163,11 @@ async def test_poison_of_every_kind_is_listed(stage: Stage, command: Callable[..
         "missing": "expired",
     }
     assert letters["unknown-job"]["job"] == "nope"
-    assert {letter["tries"] for letter in letters.values()} == {1}
+    assert {letter["attempts"] for letter in letters.values()} == {1}
     assert SECRET not in out
 
 
-async def test_the_newest_are_listed_first_and_filters_narrow_them(stage: Stage, command: Callable[..., Any]) -> None:
+async def test_letters_are_listed_newest_first_and_filtered(stage: Stage, command: Callable[..., Any]) -> None:
     day_ms = 86_400_000
     await stage.bury_by_hand({"week": 7.5 * day_ms, "day": 1.5 * day_ms, "now": 0})
     await stage.redis.hset(keys.dead_letters(QUEUE), "day", '{"job":"delete_user","code":"crashed"}')  # type: ignore[misc]
@@ -186,8 +186,8 @@ async def test_the_newest_are_listed_first_and_filters_narrow_them(stage: Stage,
 
 
 @pytest.mark.parametrize("newest_first", [True, False])
-async def test_many_that_died_in_one_moment_are_paged_through_without_loss(stage: Stage, newest_first: bool) -> None:
-    moments = {f"{moment}-{number:03}": moment for moment in (1, 2, 3) for number in range(dead_letters.PAGE + 50)}
+async def test_letters_of_one_moment_are_paged_without_loss(stage: Stage, newest_first: bool) -> None:
+    moments = {f"{moment}-{number:03}": moment for moment in (1, 2, 3) for number in range(dead_letters.PAGE_SIZE + 50)}
     await stage.redis.zadd(keys.dead(QUEUE), moments)
 
     assert await stage.ids(newest_first=newest_first) == [
@@ -195,17 +195,19 @@ async def test_many_that_died_in_one_moment_are_paged_through_without_loss(stage
     ]
 
 
-async def test_no_look_reads_more_than_a_page_and_a_moment(stage: Stage) -> None:
-    await stage.redis.zadd(keys.dead(QUEUE), {f"{number:05}": number for number in range(3 * dead_letters.PAGE)})
+async def test_a_read_fetches_at_most_one_page_and_one_moment(stage: Stage) -> None:
+    await stage.redis.zadd(keys.dead(QUEUE), {f"{number:05}": number for number in range(3 * dead_letters.PAGE_SIZE)})
 
     sizes = [len(page) async for page in stage.letters.pages()]
 
-    assert sum(sizes) == 3 * dead_letters.PAGE
-    assert max(sizes) <= dead_letters.PAGE + 1
+    assert sum(sizes) == 3 * dead_letters.PAGE_SIZE
+    assert max(sizes) <= dead_letters.PAGE_SIZE + 1
 
 
-async def test_what_goes_meanwhile_makes_it_pass_over_nothing_else(stage: Stage) -> None:
-    await stage.redis.zadd(keys.dead(QUEUE), {f"{number:05}": number // 300 for number in range(3 * dead_letters.PAGE)})
+async def test_letters_purged_while_paging_make_it_skip_no_other(stage: Stage) -> None:
+    await stage.redis.zadd(
+        keys.dead(QUEUE), {f"{number:05}": number // 300 for number in range(3 * dead_letters.PAGE_SIZE)}
+    )
     seen: set[bytes] = set()
 
     async for page in stage.letters.pages():
@@ -213,10 +215,10 @@ async def test_what_goes_meanwhile_makes_it_pass_over_nothing_else(stage: Stage)
         await stage.letters.purge([letter.job_id for letter in page[::2]])
         await stage.redis.zadd(keys.dead(QUEUE), {f"late-{len(seen)}": 1e14})
 
-    assert seen == {f"{number:05}".encode() for number in range(3 * dead_letters.PAGE)}
+    assert seen == {f"{number:05}".encode() for number in range(3 * dead_letters.PAGE_SIZE)}
 
 
-async def test_a_letter_that_somebody_else_wrote_is_shown_as_far_as_it_goes(stage: Stage) -> None:
+async def test_a_letter_with_an_unreadable_record_is_listed_without_it(stage: Stage) -> None:
     await stage.bury_by_hand({"a": 0, "b": 0, "c": 0})
     await stage.redis.hset(keys.dead_letters(QUEUE), mapping={"a": b"\xff", "b": '{"tries":"seven"}'})  # type: ignore[misc]
     await stage.redis.hdel(keys.dead_letters(QUEUE), "c")  # type: ignore[misc]
@@ -234,7 +236,7 @@ async def test_a_payload_is_shown_without_its_values(stage: Stage, command: Call
 
     shown = json.loads(out)
     assert code == 0
-    assert (shown["job"], shown["code"], shown["tries"]) == ("create_user", "failed", 1)
+    assert (shown["job"], shown["code"], shown["attempts"]) == ("create_user", "failed", 1)
     assert shown["payload"]["fields"] == {
         "email": "text, 15 characters",
         "username": "text, 3 characters",
@@ -244,9 +246,7 @@ async def test_a_payload_is_shown_without_its_values(stage: Stage, command: Call
     assert not any(value in out for value in ("ada@example.com", '"ada"', HASH))
 
 
-async def test_every_payload_is_kept_whole_and_shown_only_when_asked_for(
-    stage: Stage, command: Callable[..., Any]
-) -> None:
+async def test_every_payload_is_kept_whole_and_shown_only_on_request(stage: Stage, command: Callable[..., Any]) -> None:
     await stage.poison()
 
     for job_id, payload in POISON.items():
@@ -255,20 +255,20 @@ async def test_every_payload_is_kept_whole_and_shown_only_when_asked_for(
         assert code == 0
         assert SECRET not in masked
         code, out, _ = await command("show", escape(job_id), "--payload")
-        told = json.loads(out)["payload"]
-        assert (code, told["type"], told["bytes"]) == (0, "string", len(payload))
+        summary = json.loads(out)["payload"]
+        assert (code, summary["type"], summary["bytes"]) == (0, "string", len(payload))
         if job_id == b"too-large":
-            assert "raw" not in told
+            assert "raw" not in summary
         else:
-            assert told["raw"].replace(" ", r"\x20") == escape(payload)
+            assert summary["raw"].replace(" ", r"\x20") == escape(payload)
     assert json.loads((await command("show", "list"))[1])["payload"]["type"] == "list"
     assert json.loads((await command("show", "missing"))[1])["payload"] is None
     assert await stage.redis.lrange(keys.dead_payload("list"), 0, -1) == [b"x", b"y"]  # type: ignore[misc]
 
 
-async def test_an_id_that_is_none_is_told(command: Callable[..., Any]) -> None:
+async def test_an_unknown_or_invalid_id_is_reported(command: Callable[..., Any]) -> None:
     assert await command("show", "nothing") == (
-        1, "", "no dead letter has the id nothing: `worker dead list` shows them\n",
+        1, "", "no dead letter has the id nothing: `worker dead list` shows the ids\n",
     )  # fmt: skip
     code, _, err = await command("show", r"a\b")
     assert code == 2
@@ -286,9 +286,9 @@ async def test_a_replayed_job_has_its_effect_once_under_its_own_id(stage: Stage,
     # When it is replayed
     code, out, _ = await command("replay", job.job_id)
 
-    # Then it is done as if for the first time
+    # Then it is done, as if for the first time
     assert (code, json.loads(out)) == (
-        0, {"replayed": 1, "not_there": 0, "no_payload": 0, "queued": 0, "others": {}},
+        0, {"replayed": 1, "not_found": 0, "no_payload": 0, "queued": 0, "skipped": {}},
     )  # fmt: skip
     assert await job.status() is JobStatus.DUE
     await burst(stage.settings)
@@ -300,7 +300,7 @@ async def test_a_replayed_job_has_its_effect_once_under_its_own_id(stage: Stage,
     assert not await stage.redis.exists(keys.dead_payload(job.job_id), keys.dead_letters(QUEUE))
 
 
-async def test_two_replays_at_once_share_the_letters_between_them(stage: Stage) -> None:
+async def test_concurrent_replays_replay_each_letter_once(stage: Stage) -> None:
     jobs = await stage.dead("ada", "bob", "cyd", "dan")
     ids = [job.job_id for job in jobs]
 
@@ -314,14 +314,14 @@ async def test_two_replays_at_once_share_the_letters_between_them(stage: Stage) 
     assert await stage.replay(*ids) == [Replayed.NOT_FOUND] * 4
 
 
-async def test_a_job_that_was_done_meanwhile_has_no_second_effect(stage: Stage) -> None:
-    # Given a letter of a job whose effect is there: a frozen worker had it before the job was buried
+async def test_a_replayed_job_whose_effect_is_committed_has_no_second_effect(stage: Stage) -> None:
+    # Given a letter of a job whose effect is committed, by a worker that was frozen when the job was buried
     done = await stage.producer.enqueue(user("ada"))
     payload = await stage.redis.get(keys.job(done.job_id))
     await burst(stage.settings)
     await stage.bury_by_hand({done.job_id: 0})
     await stage.redis.set(keys.dead_payload(done.job_id), payload or b"")
-    await stage.sql("DELETE FROM users")  # or a second effect would be refused
+    await stage.sql("DELETE FROM users")  # so that a second effect would not be refused
 
     # When it is replayed
     assert await stage.replay(done.job_id) == [Replayed.REPLAYED]
@@ -333,24 +333,24 @@ async def test_a_job_that_was_done_meanwhile_has_no_second_effect(stage: Stage) 
     assert await stage.ledger() == [(done.job_id, "done")]
 
 
-async def test_a_worker_that_claims_the_job_meanwhile_waits_for_the_ledger(
+async def test_a_worker_that_claims_a_job_during_its_replay_waits_for_the_ledger(
     stage: Stage, monkeypatch: pytest.MonkeyPatch, eventually: Any
 ) -> None:
     # Given a replay that has put the job back, and has not committed
     (job,) = await stage.dead("ada")
-    put_back, go_on, replay = asyncio.Event(), asyncio.Event(), REPLAY
+    put_back, go_on, script = asyncio.Event(), asyncio.Event(), REPLAY
 
     async def slow_replay(*arguments: Any) -> Any:
-        answers = await replay(*arguments)
+        answers = await script(*arguments)
         put_back.set()
         await go_on.wait()
         return answers
 
-    monkeypatch.setattr(dead_letters, "REPLAY", slow_replay)
+    monkeypatch.setattr("worker.engine.replay.REPLAY", slow_replay)
     replaying = asyncio.create_task(stage.replay(job.job_id))
     await put_back.wait()
 
-    # When a worker claims it, then it waits, and does not find the old death
+    # When a worker claims it, then it waits and does not find the recorded death
     working = asyncio.create_task(burst(stage.settings))
     waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
     await eventually(lambda: stage.sql(waits))
@@ -361,15 +361,15 @@ async def test_a_worker_that_claims_the_job_meanwhile_waits_for_the_ledger(
 
 
 async def test_a_replay_whose_answer_is_lost_can_be_repeated(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    # Given a replay that was carried out, but not answered
+    # Given a replay whose answer was lost
     (job,) = await stage.dead("ada")
-    replay = REPLAY
+    script = REPLAY
 
     async def lost(*arguments: Any) -> Any:
-        await replay(*arguments)
+        await script(*arguments)
         raise ResponseError("lost")
 
-    monkeypatch.setattr(dead_letters, "REPLAY", lost)
+    monkeypatch.setattr("worker.engine.replay.REPLAY", lost)
     with pytest.raises(ResponseError):
         await stage.replay(job.job_id)
     monkeypatch.undo()
@@ -383,8 +383,8 @@ async def test_a_replay_whose_answer_is_lost_can_be_repeated(stage: Stage, monke
     assert await stage.users() == ["ada"]
 
 
-async def test_what_cannot_be_replayed_stays_and_says_why(stage: Stage, command: Callable[..., Any]) -> None:
-    # Given a letter without a payload, and one whose id has been accepted anew
+async def test_a_letter_that_cannot_be_replayed_stays_with_a_reason(stage: Stage, command: Callable[..., Any]) -> None:
+    # Given a letter without a payload, and one whose id was accepted again
     await stage.poison()
     queued = Request(user("bob"), idempotency_key="a").encode()
     await stage.bury_by_hand({queued.job_id: 0})
@@ -395,7 +395,7 @@ async def test_what_cannot_be_replayed_stays_and_says_why(stage: Stage, command:
     code, out, _ = await command("replay", "missing", "a", "nothing")
 
     assert code == 1
-    assert json.loads(out)["others"] == {"missing": "no_payload", "a": "queued", "nothing": "not_there"}
+    assert json.loads(out)["skipped"] == {"missing": "no_payload", "a": "queued", "nothing": "not_found"}
     assert await stage.ledger() == before
     assert {b"missing", b"a"} <= set(await stage.ids())
     assert await stage.redis.get(keys.job("a")) != b"x"
@@ -413,7 +413,7 @@ async def test_replay_ends_with_one_line_when_postgresql_is_unreachable(
     assert await stage.ids() == [b"a"]
 
 
-async def test_poison_that_is_replayed_dies_again_and_is_kept_again(stage: Stage) -> None:
+async def test_replayed_poison_dies_again_and_is_kept_again(stage: Stage) -> None:
     await stage.poison()
     ids = [job_id for job_id in await stage.ids() if job_id != b"missing"]
 
@@ -424,10 +424,10 @@ async def test_poison_that_is_replayed_dies_again_and_is_kept_again(stage: Stage
     assert [await stage.redis.get(b"arq:dead:" + job_id) for job_id in POISON] == list(POISON.values())
 
 
-async def test_all_that_the_filters_leave_are_replayed_in_the_order_of_their_deaths(
+async def test_all_matching_letters_are_replayed_in_the_order_of_their_deaths(
     stage: Stage, command: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dead_letters, "PAGE", 2)
+    monkeypatch.setattr(dead_letters, "PAGE_SIZE", 2)
     await stage.poison()
     await stage.dead("ada", "bob", "cyd", "dan", "eve")
     order = [letter.job_id for letter in await stage.all() if letter.record.code == "failed"]
@@ -439,14 +439,14 @@ async def test_all_that_the_filters_leave_are_replayed_in_the_order_of_their_dea
     assert len(await stage.ids()) == len(POISON) + 2
 
 
-async def test_replaying_all_comes_to_an_end_although_they_die_again(stage: Stage) -> None:
+async def test_paging_ends_although_replayed_jobs_die_again(stage: Stage) -> None:
     await stage.bury_by_hand({"a": 1000, "b": 0})
     pages = stage.letters.pages()
     async for letters in pages:
         for letter in letters:
             await stage.redis.zadd(keys.dead(QUEUE), {letter.job_id: 9e14})  # died again, later
 
-    assert len(await stage.ids()) == 0  # of those that had died by now
+    assert len(await stage.ids()) == 0  # among those that had died before
 
 
 async def test_a_replay_that_redis_refuses_changes_nothing(stage: Stage) -> None:
@@ -461,7 +461,7 @@ async def test_a_replay_that_redis_refuses_changes_nothing(stage: Stage) -> None
     assert await stage.redis.zscore(QUEUE, job.job_id) is None
 
 
-async def test_only_the_dead_are_forgotten(stage: Stage) -> None:
+async def test_only_deaths_are_removed_from_the_ledger(stage: Stage) -> None:
     async with stage.sessions() as session:
         for outcome in ("done", "rejected", "dead"):
             await ledger.record(session, ledger.LedgerEntry(outcome, "create_user", outcome, code="x", detail="y"))
@@ -477,12 +477,12 @@ async def test_only_the_dead_are_forgotten(stage: Stage) -> None:
 # Purge
 
 
-async def test_purged_letters_and_payloads_are_gone(stage: Stage, command: Callable[..., Any]) -> None:
+async def test_purged_letters_and_their_payloads_are_deleted(stage: Stage, command: Callable[..., Any]) -> None:
     await stage.poison()
 
     code, out, _ = await command("purge", "list", r"\x2d-all", "nothing", "--yes")
 
-    assert (code, json.loads(out)) == (1, {"purged": 2, "not_there": 1, "others": {"nothing": "not_there"}})
+    assert (code, json.loads(out)) == (1, {"purged": 2, "not_found": 1, "skipped": {"nothing": "not_found"}})
     assert not await stage.redis.exists(keys.dead_payload("list"), keys.dead_payload("--all"))
     assert {b"list", b"--all"} & {*await stage.ids()} == set()
     code, out, _ = await command("purge", "--all", "--code", "undecodable", "--yes")
@@ -492,7 +492,7 @@ async def test_purged_letters_and_payloads_are_gone(stage: Stage, command: Calla
     assert not await stage.redis.keys("*dead*")
 
 
-async def test_only_the_old_are_purged_by_age(stage: Stage, command: Callable[..., Any]) -> None:
+async def test_a_purge_by_age_deletes_only_older_letters(stage: Stage, command: Callable[..., Any]) -> None:
     await stage.bury_by_hand({"old": 8 * 86_400_000, "new": 6 * 86_400_000})
 
     code, out, _ = await command("purge", "--older-than", "7d", "--yes")
@@ -502,7 +502,7 @@ async def test_only_the_old_are_purged_by_age(stage: Stage, command: Callable[..
     assert await stage.redis.exists(keys.dead_payload("new")) == 1
 
 
-async def test_a_job_that_died_again_meanwhile_is_not_purged_for_its_first_death(stage: Stage) -> None:
+async def test_a_job_that_died_again_is_not_purged_for_its_earlier_death(stage: Stage) -> None:
     await stage.bury_by_hand({"a": 5000, "b": 5000})
     until_ms = (await stage.all())[-1].died_ms
     await stage.bury_by_hand({"a": 0})
@@ -511,7 +511,7 @@ async def test_a_job_that_died_again_meanwhile_is_not_purged_for_its_first_death
     assert await stage.ids() == [b"a"]
 
 
-async def test_nothing_is_purged_unasked_where_nobody_can_be_asked(stage: Stage, command: Callable[..., Any]) -> None:
+async def test_a_purge_without_a_terminal_needs_yes(stage: Stage, command: Callable[..., Any]) -> None:
     await stage.bury_by_hand({"a": 0})
 
     for words in (["a"], ["--all"], ["--older-than", "1s"]):
@@ -526,7 +526,7 @@ async def test_nothing_is_purged_unasked_where_nobody_can_be_asked(stage: Stage,
     [["replay"], ["purge", "--yes"], ["replay", "a", "--all"], ["purge", "a", "--job", "b"], ["replay", "--code", "b"],
      ["list", "--older-than", "soon"]],
 )  # fmt: skip
-async def test_what_says_nothing_or_too_much_is_refused(command: Callable[..., Any], words: list[str]) -> None:
+async def test_missing_or_contradicting_arguments_are_refused(command: Callable[..., Any], words: list[str]) -> None:
     code, out, err = await command(*words)
 
     assert (code, out) == (2, "")
@@ -536,7 +536,7 @@ async def test_what_says_nothing_or_too_much_is_refused(command: Callable[..., A
 # On a terminal
 
 
-async def test_a_person_sees_a_table_and_is_asked_before_anything_is_purged(stage: Stage) -> None:
+async def test_a_terminal_gets_a_table_and_a_purge_asks_for_confirmation(stage: Stage) -> None:
     await stage.poison()
 
     code, listed = await on_a_terminal(stage.settings, "dead", "list")
@@ -544,13 +544,13 @@ async def test_a_person_sees_a_table_and_is_asked_before_anything_is_purged(stag
     assert "died (UTC)" in listed
     assert r"'\xff\xfe\x20not\x20text\x0a'" in listed  # as it can be pasted
 
-    code, asked = await on_a_terminal(stage.settings, "dead", "purge", "--all", typed="n\n")
+    code, confirmation = await on_a_terminal(stage.settings, "dead", "purge", "--all", typed="n\n")
     assert code == 1
-    assert "for good?" in asked
+    assert "for good?" in confirmation
     assert len(await stage.ids()) == len(POISON) + 2
     code, purged = await on_a_terminal(stage.settings, "dead", "purge", "--all", typed="y\n")
     assert code == 0
-    assert f"{len(POISON) + 2} purged, 0 not there" in purged
+    assert f"{len(POISON) + 2} purged, 0 not found" in purged
     assert await stage.ids() == []
 
 
@@ -558,7 +558,7 @@ async def test_a_person_sees_a_table_and_is_asked_before_anything_is_purged(stag
 
 
 async def tick(settings: Settings, tick_id: str) -> None:
-    """What every worker does when the time has come; the ids are the same, so one of them has an effect."""
+    """Run one tick of the purge, as every worker does at its time; they share the id, so one has an effect."""
     worker = engine_worker(settings, burst=True)
     try:
         assert [job.name for job in worker.cron_jobs].count("cron:purge_dead_letters") == 1
@@ -569,7 +569,7 @@ async def tick(settings: Settings, tick_id: str) -> None:
         await worker.close()
 
 
-async def test_old_letters_are_purged_by_the_clock_once_a_tick(stage: Stage) -> None:
+async def test_the_scheduled_purge_deletes_old_letters_once_per_tick(stage: Stage) -> None:
     settings = stage.settings.model_copy(update={"dead_letter_retention_days": 30})
     await stage.bury_by_hand({"old": 31 * 86_400_000, "new": 29 * 86_400_000})
 
@@ -585,7 +585,7 @@ async def test_old_letters_are_purged_by_the_clock_once_a_tick(stage: Stage) -> 
     assert await stage.ids() == [b"older", b"new"]
 
 
-async def test_nothing_is_purged_by_the_clock_when_letters_are_kept_for_ever(stage: Stage) -> None:
+async def test_the_scheduled_purge_deletes_nothing_without_a_retention(stage: Stage) -> None:
     settings = stage.settings.model_copy(update={"dead_letter_retention_days": 0})
     await stage.bury_by_hand({"old": 1000 * 86_400_000})
 
@@ -602,8 +602,8 @@ async def test_no_value_of_poison_is_logged(stage: Stage, logged: Any, command: 
         await stage.poison()
         await stage.replay(*[job_id for job_id in await stage.ids() if job_id])
         await burst(stage.settings)
-        said = json.dumps(lines())
+        log = json.dumps(lines())
 
-    assert "job_dead" in said
-    assert SECRET not in said
-    assert "not text" not in said
+    assert "job_dead" in log
+    assert SECRET not in log
+    assert "not text" not in log

@@ -180,7 +180,7 @@ async def test_a_server_that_is_away_is_told_and_the_other_is_asked_all_the_same
     assert err.count("\n") == 1
     assert err.startswith("Redis cannot be used: " if away == "redis" else "the database cannot be used: ")
     assert told[away]["reachable"] is False
-    assert told[away]["trouble"]
+    assert told[away]["error"]
     assert told["database" if away == "redis" else "redis"]["reachable"] is True
     assert (told["jobs"] is None) is (away == "redis")
     assert "hush" not in err + json.dumps(told)

@@ -1,4 +1,4 @@
-"""What the commands share: settings or a line that says what is wrong, connections for one command, and output."""
+"""What commands share: settings, connections for one command, errors in one line, and output."""
 
 import asyncio
 import json
@@ -14,6 +14,7 @@ import typer
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 from rich.console import Console
+from rich.table import Column, Table
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from producers._redis import connect
@@ -25,7 +26,7 @@ from worker.settings import Settings, SettingsError
 
 T = TypeVar("T")
 
-AsJson = Annotated[bool, typer.Option("--json", help="JSON also on a terminal; in a pipe it always is.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on a terminal too; a pipe always gets JSON.")]
 
 ANSWER_SECONDS = 3.0
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
@@ -35,14 +36,14 @@ errors = Console(stderr=True, highlight=False)
 
 @dataclass(frozen=True, slots=True)
 class Servers:
-    """The two servers, for as long as a command runs."""
+    """The two servers, open while a command runs."""
 
     redis: Redis
     engine: AsyncEngine
 
 
 def settings_from(**values: Any) -> Settings:
-    """The environment's settings, with those values that are given before them; or the end of the command."""
+    """The settings of the environment, overridden by those values that are not None. Exits when one is invalid."""
     try:
         return Settings.load(**{name: value for name, value in values.items() if value is not None})
     except SettingsError as error:
@@ -50,13 +51,13 @@ def settings_from(**values: Any) -> Settings:
 
 
 def stop(text: str, *, code: int = 2) -> NoReturn:
-    """Say why the command ends, in red, and end it."""
+    """Print the reason in red and exit."""
     errors.print(text, style="red", soft_wrap=True, markup=False)
     raise typer.Exit(code)
 
 
 def with_servers(settings: Settings, act: Callable[[Servers], Coroutine[Any, Any, T]]) -> T:
-    """Run a command's work on both servers; a server that cannot be used ends the command with one line."""
+    """Run a command on both servers. Exits with one line when a server cannot be used."""
 
     async def run() -> T:
         async with _servers(settings) as servers:
@@ -87,23 +88,33 @@ async def _servers(settings: Settings) -> AsyncIterator[Servers]:
 
 
 def for_people(*, as_json: bool) -> bool:
-    """Whether the output is for a person."""
+    """Whether the output goes to a terminal and not to a program."""
     return sys.stdout.isatty() and not as_json
 
 
+def console(*, soft_wrap: bool = False) -> Console:
+    """Standard output for people. It prints text as it is, without markup."""
+    return Console(highlight=False, markup=False, emoji=False, soft_wrap=soft_wrap)
+
+
+def table(*columns: Column | str, **options: Any) -> Table:
+    """A table without lines."""
+    return Table(*columns, **{"box": None, "pad_edge": False, "header_style": "dim", "padding": (0, 3, 0, 0)} | options)
+
+
 def print_json(answer: Mapping[str, Any]) -> None:
-    """Print one JSON object as one line of ASCII, so that no encoding of a pipe can spoil it."""
+    """Print one JSON object as one line of ASCII, which every encoding of a pipe can carry."""
     sys.stdout.write(json.dumps(answer) + "\n")
     sys.stdout.flush()
 
 
 def parse_age(text: str) -> timedelta:
-    """A time as people write it on a command line.
+    """An age as given on a command line.
 
     >>> parse_age("7d"), parse_age("90m")
     (datetime.timedelta(days=7), datetime.timedelta(seconds=5400))
     """
     match = re.fullmatch(r"(\d{1,6})([smhdw])", text)
     if match is None:
-        raise typer.BadParameter("write a number and s, m, h, d or w, as in 90m or 7d")
+        raise typer.BadParameter("give a number and one of s, m, h, d, w, such as 90m or 7d")
     return timedelta(**{_UNITS[match[2]]: int(match[1])})

@@ -1,4 +1,4 @@
-"""`worker dashboard`: joins the web page to its servers, and serves it until it is told to stop."""
+"""`worker dashboard`: connects the web page to its servers and serves it until a signal arrives."""
 
 import asyncio
 import os
@@ -11,19 +11,19 @@ from producers._redis import connect
 from worker.commands.common import ANSWER_SECONDS, stop
 from worker.dashboard.app import Dashboard
 from worker.dashboard.context import Backend
-from worker.dashboard.security import Access, Refused
+from worker.dashboard.security import Access, InsecureAccess
 from worker.dashboard.serve import Server
 from worker.database.session import Timeouts, create_engine
 from worker.observability import logs
 from worker.runtime import scheduled_jobs
 from worker.settings import Settings, zone
 
-SESSIONS = 4
+POOL_SIZE = 4
 TIMEOUTS = Timeouts(connect_seconds=3, lock_seconds=2, statement_seconds=3, answer_seconds=5)
 
 
 def serve(settings: Settings, host: str, port: int, *, allow_actions: bool) -> None:
-    """Serve the page; ends with 2, and a line that says why, when it cannot be served like this."""
+    """Serve the page. Exits with 2 and a reason when the address cannot be used."""
     token = settings.dashboard_token
     access = Access(host, port, token.get_secret_value() if token else None, allow_actions)
     try:
@@ -32,19 +32,19 @@ def serve(settings: Settings, host: str, port: int, *, allow_actions: bool) -> N
             settings.redis_url.get_secret_value(), queue=settings.queue, answer_timeout_seconds=ANSWER_SECONDS
         )
         listening = _listen(host, port)
-    except (Refused, ValueError) as error:
+    except (InsecureAccess, ValueError) as error:
         stop(str(error))
     except OSError as error:
         why = os.strerror(error.errno) if error.errno else type(error).__name__
-        stop(f"{host}:{port} cannot be listened on ({why}): choose another --port or --host")
+        stop(f"cannot listen on {host}:{port} ({why}): choose another --port or --host")
     logs.configure(settings.log_format, settings.log_level)
-    typer.echo(f"http://{_shown(host)}:{port}/  (Ctrl+C ends it)", err=True)
+    typer.echo(f"http://{_url_host(host)}:{port}/  (Ctrl-C exits)", err=True)
     asyncio.run(_serve(settings, access, redis, listening))
 
 
 async def _serve(settings: Settings, access: Access, redis: Redis, listening: socket.socket) -> None:
     engine = create_engine(
-        settings.database_url.get_secret_value(), pool_size=SESSIONS, timeouts=TIMEOUTS, name="worker-dashboard"
+        settings.database_url.get_secret_value(), pool_size=POOL_SIZE, timeouts=TIMEOUTS, name="worker-dashboard"
     )
     backend = Backend(
         redis,
@@ -59,7 +59,7 @@ async def _serve(settings: Settings, access: Access, redis: Redis, listening: so
         await Server(dashboard).serve(sockets=[listening])
     finally:
         dashboard.poller.close()
-        await dashboard.poller.ended()
+        await dashboard.poller.wait_closed()
         await redis.aclose()
         await redis.connection_pool.disconnect()
         await engine.dispose()
@@ -70,5 +70,5 @@ def _listen(host: str, port: int) -> socket.socket:
     return socket.create_server(address[:2], family=family)
 
 
-def _shown(host: str) -> str:
+def _url_host(host: str) -> str:
     return f"[{host}]" if ":" in host and not host.startswith("[") else host

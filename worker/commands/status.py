@@ -1,122 +1,140 @@
-"""`worker status`: how the queue stands, for people and for programs."""
+"""`worker status`: jobs by state, workers and servers, for people and for programs."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import typer
-from rich.console import Console
+from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from worker.commands.common import AsJson, Servers, errors, for_people, print_json, settings_from, with_servers
-from worker.queue.status import Server, Status, WorkerSeen
-from worker.queue.status import status as ask
-from worker.views.escaped import escape
-from worker.views.formatting import shown, span
+from worker.commands.common import (
+    AsJson,
+    Servers,
+    console,
+    errors,
+    for_people,
+    print_json,
+    settings_from,
+    table,
+    with_servers,
+)
+from worker.queue.status import Jobs, Server, Status, WorkerSeen
+from worker.queue.status import status as read_status
+from worker.views.formatting import escape, format_count, format_duration, format_text
 
-MOST_JOBS = 3
+MAX_RUNNING_SHOWN = 3
 
 
 def status(as_json: AsJson = False) -> None:
-    """Show how many jobs are due, deferred, in flight, parked and dead, which workers are there, and both servers.
+    """Show how many jobs are due, deferred, in flight, parked and dead, the workers, and both servers.
 
-    Ends with 1 when a server cannot be used, however busy the queue is with 0.
+    Exits with 1 when a server cannot be used, otherwise with 0, however long the queue is.
     """
     settings = settings_from()
 
-    async def look(servers: Servers) -> Status:
-        return await ask(servers.redis, settings.queue, servers.engine)
+    async def read(servers: Servers) -> Status:
+        return await read_status(servers.redis, settings.queue, servers.engine)
 
-    found = with_servers(settings, look)
+    found = with_servers(settings, read)
     if for_people(as_json=as_json):
         _show(found, settings.queue)
     else:
-        print_json(as_json_of(found, settings.queue))
+        print_json(status_json(found, settings.queue))
     for name, server in (("Redis", found.redis), ("the database", found.database)):
         if server.trouble is not None:
             errors.print(f"{name} cannot be used: {server.trouble}", style="red", soft_wrap=True, markup=False)
     raise typer.Exit(0 if found.reachable else 1)
 
 
-def as_json_of(found: Status, queue: str) -> dict[str, Any]:
-    """How the queue stands, for programs."""
+def status_json(found: Status, queue: str) -> dict[str, Any]:
+    """The status for programs."""
     jobs = found.jobs
+    names = ("due", "deferred", "in_flight", "parked", "dead")
     return {
         "queue": queue,
-        "redis": _server(found.redis),
-        "database": _server(found.database),
-        "jobs": None
-        if jobs is None
-        else {
-            "due": jobs.due,
-            "deferred": jobs.deferred,
-            "in_flight": jobs.in_flight,
-            "parked": jobs.parked,
-            "dead": jobs.dead,
-        },
-        "oldest_due_seconds": None
-        if jobs is None or jobs.oldest_due_seconds is None
-        else round(jobs.oldest_due_seconds, 3),
-        "workers": [
-            {
-                "name": escape(worker.name),
-                "missing": worker.missing,
-                "seen_seconds": None if worker.seen_seconds is None else round(worker.seen_seconds, 1),
-                "running": worker.beat.running,
-                "held": worker.beat.held,
-                "concurrency": worker.beat.concurrency,
-                "jobs": [job.model_dump(by_alias=True) for job in worker.beat.jobs],
-            }
-            for worker in found.workers
-        ],
+        "redis": _server_json(found.redis),
+        "database": _server_json(found.database),
+        "jobs": None if jobs is None else {name: getattr(jobs, name) for name in names},
+        "oldest_due_seconds": None if jobs is None else _rounded(jobs.oldest_due_seconds, 3),
+        "workers": [_worker_json(worker) for worker in found.workers],
     }
 
 
-def _server(server: Server) -> dict[str, Any]:
-    return {"reachable": server.trouble is None, "version": server.version, "trouble": server.trouble}
+def _server_json(server: Server) -> dict[str, Any]:
+    return {"reachable": server.trouble is None, "version": server.version, "error": server.trouble}
+
+
+def _worker_json(worker: WorkerSeen) -> dict[str, Any]:
+    beat = worker.beat
+    return {
+        "name": escape(worker.name),
+        "missing": worker.missing,
+        "heartbeat_age_seconds": _rounded(worker.seen_seconds, 1),
+        "running": beat.running,
+        "leases": beat.held,
+        "concurrency": beat.concurrency,
+        "jobs": [{"id": run.id, "job": run.job, "attempt": run.tries, "seconds": run.seconds} for run in beat.jobs],
+    }
+
+
+def _rounded(number: float | None, digits: int) -> float | None:
+    return None if number is None else round(number, digits)
 
 
 def _show(found: Status, queue: str) -> None:
-    console = Console(highlight=False, markup=False, emoji=False)
+    output = console()
     for name, server in (("redis", found.redis), ("database", found.database)):
-        told = Text(server.version or "", style="green") if server.trouble is None else Text("away", style="bold red")
-        console.print(Text.assemble((f"{name:<10}", "dim"), told))
-    console.print(Text.assemble((f"{'queue':<10}", "dim"), queue))
-    if (jobs := found.jobs) is None:
-        return
-    counts = Table(box=None, pad_edge=False, header_style="dim")
-    for name, count, style in (
+        state = Text(server.version or "", "green") if server.trouble is None else Text("unreachable", "bold red")
+        output.print(Text.assemble((f"{name:<10}", "dim"), state))
+    output.print(Text.assemble((f"{'queue':<10}", "dim"), queue))
+    if found.jobs is not None:
+        output.print("", jobs_view(found.jobs), "", workers_view(found.workers), sep="\n")
+
+
+def jobs_view(jobs: Jobs) -> RenderableType:
+    """How many jobs are in each state."""
+    states = [
         ("due", jobs.due, "yellow"),
-        ("deferred", jobs.deferred, ""),
         ("in flight", jobs.in_flight, "green"),
+        ("deferred", jobs.deferred, ""),
         ("parked", jobs.parked, ""),
         ("dead", jobs.dead, "bold red"),
-    ):
+    ]
+    counts = table()
+    for name, count, style in states:
         counts.add_column(name, justify="right", style=style if count else "dim")
-    counts.add_row(*(f"{count:,}" for count in (jobs.due, jobs.deferred, jobs.in_flight, jobs.parked, jobs.dead)))
-    console.print("", counts, sep="\n")
-    if jobs.oldest_due_seconds is not None:
-        console.print(f"the oldest has been due for {span(jobs.oldest_due_seconds)}")
-    console.print("", _workers(found.workers) if found.workers else Text("no workers", style="bold red"), sep="\n")
+    counts.add_row(*(format_count(count) for _, count, _ in states))
+    if jobs.oldest_due_seconds is None:
+        return counts
+    return Group(counts, f"the oldest has been due for {format_duration(jobs.oldest_due_seconds)}")
 
 
-def _workers(workers: list[WorkerSeen]) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    table.add_column("worker")
-    for name in ("seen", "running", "held", "at once"):
-        table.add_column(name, justify="right")
-    table.add_column("longest running")
-    for worker in workers:
-        seen = "never" if worker.seen_seconds is None else f"{span(worker.seen_seconds)} ago"
-        beat = worker.beat
-        table.add_row(
-            Text(escape(worker.name), style="bold red" if worker.missing else "green"),
-            f"missing, {seen}" if worker.missing else seen,
-            *("?" if number is None else str(number) for number in (beat.running, beat.held, beat.concurrency)),
-            longest_running(worker),
-        )
-    return table
+def workers_view(workers: Sequence[WorkerSeen], limit: int = 100) -> RenderableType:
+    """One row per worker: its last heartbeat, what it runs, and how loaded it is."""
+    if not workers:
+        return Text("no workers", style="bold red")
+    rows = table("worker")
+    for name in ("heartbeat", "running", "leases", "loop lag", "connections"):
+        rows.add_column(name, justify="right")
+    rows.add_column("longest running")
+    for worker in workers[:limit]:
+        _add_worker(rows, worker)
+    if len(workers) > limit:
+        rows.add_row(f"and {len(workers) - limit:,} more")
+    return rows
 
 
-def longest_running(worker: WorkerSeen) -> str:
-    """What a worker has run for longest, as far as it has said so."""
-    return ", ".join(f"{shown(job.job)} {span(job.seconds)}" for job in worker.beat.jobs[:MOST_JOBS])
+def _add_worker(rows: Table, worker: WorkerSeen) -> None:
+    beat = worker.beat
+    age = "never" if worker.seen_seconds is None else f"{format_duration(worker.seen_seconds)} ago"
+    longest = (f"{format_text(run.job)} {format_duration(run.seconds)}" for run in beat.jobs[:MAX_RUNNING_SHOWN])
+    rows.add_row(
+        Text(escape(worker.name), style="bold red" if worker.missing else "green"),
+        f"missing, {age}" if worker.missing else age,
+        f"{format_count(beat.running)} of {format_count(beat.concurrency)}",
+        format_count(beat.held),
+        format_duration(beat.loop_lag_seconds),
+        "–" if beat.pool_in_use is None else f"{beat.pool_in_use} used, {format_count(beat.pool_idle)} idle",
+        Text(", ".join(longest)),
+    )

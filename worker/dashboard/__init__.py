@@ -1,1 +1,1 @@
-"""A web page for people in operations: how the queue stands, what became of a job, what to do about dead letters."""
+"""A web page for operations: the queue live, one job at a time, dead letters and the schedule."""

@@ -1,4 +1,4 @@
-"""Charts as paths of an SVG: geometry only, the templates draw them and the style sheet colours them."""
+"""Charts as SVG paths. Only geometry: the templates draw them, and the style sheet colours them."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -6,12 +6,12 @@ from dataclasses import dataclass
 
 WIDTH, HEIGHT = 600.0, 160.0
 Value = tuple[float, float | None]
-"""How many seconds ago, and what was then; None: nothing can be said."""
+"""Seconds before now, and the value then; None: unknown."""
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A line and the area below it, as the `d` of a path."""
+    """A line and the area below it, as `d` attributes of paths."""
 
     name: str
     label: str
@@ -22,43 +22,44 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Chart:
-    """Lines in a box of `WIDTH` by `HEIGHT`, and what is written beside it."""
+    """Lines in a box of `WIDTH` by `HEIGHT`, with the labels of the axis and the values as text."""
 
     lines: list[Line]
     ticks: list[str]
-    """From the top to nought."""
+    """From the top to 0."""
     rows: list[tuple[str, list[str]]]
-    """The same as text: when, and each line's value."""
+    """The values as text: the time, and the value of each line."""
 
 
 def chart(
     series: Mapping[str, tuple[str, Sequence[Value]]],
-    write: Callable[[float | None], str],
+    format_value: Callable[[float | None], str],
     *,
     seconds: float,
     least: float,
     row_seconds: float = 10.0,
 ) -> Chart:
-    """Draw series.
+    """Draw time series.
 
     Args:
-        series: name -> its label and its values, the oldest first; all of the same times.
-        write: how a value is written.
-        seconds: the width, which ends now.
-        least: the height is never less than this.
-        row_seconds: how far apart the rows of the text are.
+        series: name -> label and values, oldest first; all at the same times.
+        format_value: formats a value.
+        seconds: the width; the right end is now.
+        least: the smallest top of the vertical axis.
+        row_seconds: the time between two rows of text.
     """
     top = nice(max([least, *(value for _, values in series.values() for _, value in values if value is not None)]))
     lines = []
     for name, (label, values) in series.items():
         runs = _runs(values, seconds, top)
-        now = write(values[-1][1] if values else None)
+        now = format_value(values[-1][1] if values else None)
         lines.append(Line(name, label, now, " ".join(map(_path, runs)), " ".join(map(_area, runs))))
-    return Chart(lines, [write(top), write(top / 2), write(0.0)], _rows(series, write, row_seconds))
+    ticks = [format_value(value) for value in (top, top / 2, 0.0)]
+    return Chart(lines, ticks, _rows(series, format_value, row_seconds))
 
 
 def nice(value: float) -> float:
-    """The next round number.
+    """The next round number up.
 
     >>> nice(0.7), nice(3), nice(12), nice(2600)
     (0.8, 3.0, 12.0, 3000.0)
@@ -68,7 +69,7 @@ def nice(value: float) -> float:
 
 
 def _runs(values: Sequence[Value], seconds: float, top: float) -> list[list[tuple[float, float]]]:
-    """The points on paper, in pieces: there is none where nothing can be said."""
+    """The points in the box, in pieces that end where a value is unknown."""
     runs: list[list[tuple[float, float]]] = [[]]
     for ago, value in values:
         if value is None:
@@ -79,7 +80,7 @@ def _runs(values: Sequence[Value], seconds: float, top: float) -> list[list[tupl
 
 
 def _path(run: Sequence[tuple[float, float]]) -> str:
-    # A point by itself is a dash of a pixel.
+    # A single point becomes a dash of one unit.
     points = run if len(run) > 1 else [run[0], (run[0][0] - 1, run[0][1])]
     return "M" + "L".join(f"{x:.1f},{y:.1f}" for x, y in points)
 
@@ -89,7 +90,7 @@ def _area(run: Sequence[tuple[float, float]]) -> str:
 
 
 def _rows(
-    series: Mapping[str, tuple[str, Sequence[Value]]], write: Callable[[float | None], str], row_seconds: float
+    series: Mapping[str, tuple[str, Sequence[Value]]], format_value: Callable[[float | None], str], row_seconds: float
 ) -> list[tuple[str, list[str]]]:
     columns = [list(reversed(values)) for _, values in series.values()]
     rows: list[tuple[str, list[str]]] = []
@@ -98,5 +99,5 @@ def _rows(
         ago = at[0][0]
         if ago - shown_until >= row_seconds * 0.95:
             shown_until = ago
-            rows.append((f"{ago:.0f} s ago" if ago >= 1 else "now", [write(value) for _, value in at]))
+            rows.append((f"{ago:.0f} s ago" if ago >= 1 else "now", [format_value(value) for _, value in at]))
     return rows

@@ -1,6 +1,6 @@
-"""What all pages work with: the servers, the settings that matter to them, the session's rules, the templates."""
+"""What all pages share: the servers, the access rules, the templates and the poller."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import tzinfo
 from typing import Any
@@ -9,48 +9,54 @@ from redis.asyncio import Redis
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 from starlette.requests import Request
 
-from worker.dashboard.events import Parts
-from worker.dashboard.poller import Poller
+from worker.dashboard.poller import SharedPoller
 from worker.dashboard.security import Access
-from worker.dashboard.sessions import Sessions, WrongTries
-from worker.dashboard.templating import Pages
+from worker.dashboard.sessions import FailedLogins
+from worker.dashboard.templating import Templates
+from worker.database.session import create_sessions
 from worker.model.registry import ScheduledJob
 from worker.queue.dead_letters import DeadLetters
+
+Parts = Mapping[str, str]
+"""The live parts of the overview: name -> HTML."""
 
 
 @dataclass(frozen=True, slots=True)
 class Backend:
-    """What the page looks at. Made by who starts it, and closed there."""
+    """The servers and the queue that the pages show. Whoever makes it closes it."""
 
     redis: Redis
     engine: AsyncEngine
     queue: str
     zone: tzinfo
-    """The time zone of the schedule, and of all times that are shown."""
+    """The time zone of the schedule, and of all times on the pages."""
     schedule: Sequence[ScheduledJob]
     max_payload_bytes: int
 
+    @property
+    def sessions(self) -> async_sessionmaker[AsyncSession]:
+        """Database sessions, for the ledger."""
+        return create_sessions(self.engine)
+
+    @property
+    def dead_letters(self) -> DeadLetters:
+        """The dead letters of the queue."""
+        return DeadLetters(self.redis, self.queue)
+
 
 @dataclass(frozen=True, slots=True)
-class Desk:
-    """See above. One for each page that is served, held by the application's state."""
+class DashboardContext:
+    """One for each dashboard, held by the application's state."""
 
     backend: Backend
     access: Access
-    sessions: Sessions
-    wrong_tries: WrongTries
-    pages: Pages
-    poller: Poller[Parts]
-    ledger: async_sessionmaker[AsyncSession]
-
-    @property
-    def letters(self) -> DeadLetters:
-        """The dead letters of the queue."""
-        return DeadLetters(self.backend.redis, self.backend.queue)
+    failed_logins: FailedLogins
+    templates: Templates
+    poller: SharedPoller[Parts]
 
 
-def desk_of(request: Request) -> Desk:
-    """The desk of the application that a request came to."""
-    desk: Any = request.app.state.desk
-    assert isinstance(desk, Desk)  # noqa: S101  # put there as the application is made
-    return desk
+def context_of(request: Request) -> DashboardContext:
+    """The context of the dashboard that a request came to."""
+    context: Any = request.app.state.context
+    assert isinstance(context, DashboardContext)  # noqa: S101  # set when the application is made
+    return context

@@ -1,4 +1,4 @@
-"""Who holds an ordering key, and who waits behind it, in order."""
+"""The job that holds an ordering key, and those parked behind it, in order."""
 
 from dataclasses import dataclass
 from typing import cast
@@ -17,13 +17,13 @@ class Line:
     holder: bytes | None
     parked: int
     jobs: list[tuple[bytes, float]]
-    """Of the page that was asked for: ids, and the places in the queue that they had, which are times in ms."""
+    """One page: ids, and their scores in the queue, which are times in ms."""
     foreign: bool
-    """Whether the list is a key of another type, which somebody else has put there."""
+    """Whether the key of the list has another type, so another program wrote it."""
 
 
 async def read(redis: Redis, queue: str, key: bytes, offset: int, count: int) -> Line:
-    """Ask Redis for a page of the line."""
+    """Read one page of the parked jobs."""
     parked = keys.parked(queue, "").encode() + key
     async with redis.pipeline(transaction=True) as pipeline:
         pipeline.hget(keys.holders(queue), cast("str", key))

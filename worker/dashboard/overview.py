@@ -1,98 +1,90 @@
-"""What the overview shows, one look at a time: asked for once, filled in once, for all who watch."""
+"""The live parts of the overview, rendered once per snapshot for all viewers."""
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from worker.dashboard.charts import Chart, Value, chart
-from worker.dashboard.context import Backend
-from worker.dashboard.events import Parts
-from worker.dashboard.templating import Pages
+from worker.dashboard.context import Backend, Parts
+from worker.dashboard.templating import Templates
 from worker.queue.counters import OUTCOMES
 from worker.queue.status import Status
-from worker.views.formatting import rate, span
-from worker.views.look import look
-from worker.views.throughput import KEEP_SECONDS, History, Point
+from worker.views.formatting import format_duration, format_rate
+from worker.views.throughput import KEEP_SECONDS, PERCENTILES, Sample, Snapshot, SnapshotPoller
 
 PARTS = ("notice", "servers", "figures", "states", "throughput", "throughput_rows", "waits", "waits_rows", "workers")
-"""The parts of the page that are kept up to date; each has a template of its name."""
-WAITS = {"p50": "half of them, up to", "p95": "19 in 20, up to", "p99": "99 in 100, up to"}
-MOST_WORKERS = 100
+"""The parts that are kept up to date; each has a template of its name."""
+MAX_WORKERS = 100
 
 
 @dataclass(frozen=True, slots=True)
-class State:
-    """A part of the queue: how many jobs, and how much of all in the queue, in percent."""
+class StateShare:
+    """The jobs of the queue in one state, and their share of the bar in percent."""
 
     name: str
     jobs: int
     percent: float
     start: float
-    """Where its piece of the bar begins, in percent."""
+    """Where the share starts, in percent."""
 
 
 class Overview:
-    """Asks, remembers the last two minutes, and fills in the parts.
+    """Takes snapshots and renders the parts.
 
     Args:
-        backend: what is asked.
-        pages: fills in.
+        backend: the servers and the queue.
+        templates: render the parts.
     """
 
-    def __init__(self, backend: Backend, pages: Pages) -> None:
-        self._backend = backend
-        self._pages = pages
-        self._history = History()
+    def __init__(self, backend: Backend, templates: Templates) -> None:
+        self._poller = SnapshotPoller(backend.redis, backend.engine, backend.queue)
+        self._templates = templates
 
-    async def look(self) -> Parts:
-        """Ask both servers: some ten commands, whatever the queue holds. Takes a few seconds at the most."""
-        found, counted = await look(self._backend.redis, self._backend.queue, self._backend.engine)
-        point = self._history.add(time.monotonic(), counted)
-        return self._fill(found, point)
+    async def render(self) -> Parts:
+        """Take a snapshot and render it. Takes a few seconds at most."""
+        return self._render(await self._poller.poll())
 
-    def _fill(self, found: Status, point: Point) -> Parts:
+    def _render(self, snapshot: Snapshot) -> Parts:
         throughput, waits = self._charts()
+        found = snapshot.status
         values = {
             "found": found,
             "jobs": found.jobs,
-            "point": point,
-            "states": states(found),
+            "sample": snapshot.sample,
+            "states": state_shares(found),
             "throughput": throughput,
             "waits": waits,
-            "workers": found.workers[:MOST_WORKERS],
-            "more_workers": max(0, len(found.workers) - MOST_WORKERS),
+            "workers": found.workers[:MAX_WORKERS],
+            "more_workers": max(0, len(found.workers) - MAX_WORKERS),
         }
-        return {name: self._pages.part(f"parts/{name}.html", **values) for name in PARTS}
+        return {name: self._templates.part(f"parts/{name}.html", **values) for name in PARTS}
 
     def _charts(self) -> tuple[Chart, Chart]:
-        points = list(self._history.points)
-        now = points[-1].at_seconds
+        samples = list(self._poller.history.samples)
+        now = samples[-1].at_seconds
         throughput = {
-            outcome: (outcome, [_value(now, point, point.rates, outcome) for point in points]) for outcome in OUTCOMES
+            outcome: (outcome, [_value(now, sample, sample.rates, outcome) for sample in samples])
+            for outcome in OUTCOMES
         }
-        waits = {
-            share: (label, [_value(now, point, point.waits, share) for point in points])
-            for share, label in WAITS.items()
-        }
+        waits = {name: (name, [_value(now, sample, sample.waits, name) for sample in samples]) for name in PERCENTILES}
         return (
-            chart(throughput, rate, seconds=KEEP_SECONDS, least=1.0),
-            chart(waits, span, seconds=KEEP_SECONDS, least=0.01),
+            chart(throughput, format_rate, seconds=KEEP_SECONDS, least=1.0),
+            chart(waits, format_duration, seconds=KEEP_SECONDS, least=0.01),
         )
 
 
-def states(found: Status) -> Sequence[State]:
-    """How the jobs of the queue are spread over its states."""
+def state_shares(found: Status) -> Sequence[StateShare]:
+    """How the jobs of the queue are distributed over its states."""
     jobs = found.jobs
     if jobs is None:
         return []
     counts = {"due": jobs.due, "in flight": jobs.in_flight, "deferred": jobs.deferred, "parked": jobs.parked}
-    total, start, spread = sum(counts.values()), 0.0, []
+    total, start, shares = sum(counts.values()), 0.0, []
     for name, count in counts.items():
         percent = 100 * count / total if total else 0.0
-        spread.append(State(name, count, percent, start))
+        shares.append(StateShare(name, count, percent, start))
         start += percent
-    return spread
+    return shares
 
 
-def _value(now: float, point: Point, values: Mapping[str, float] | None, name: str) -> Value:
-    return (now - point.at_seconds, None if values is None else values.get(name))
+def _value(now: float, sample: Sample, values: Mapping[str, float] | None, name: str) -> Value:
+    return (now - sample.at_seconds, None if values is None else values.get(name))

@@ -1,4 +1,4 @@
-"""The one who asks: once a second for all viewers together, and not at all while nobody watches."""
+"""One poller for all viewers: it polls once a second while there are any, and not at all while there are none."""
 
 import asyncio
 import contextlib
@@ -9,114 +9,114 @@ import structlog
 
 from worker.model.failures import causes
 
-EVERY_SECONDS = 1.0
-MOST_VIEWERS = 100
+POLL_SECONDS = 1.0
+MAX_VIEWERS = 100
 
 T = TypeVar("T")
 log = structlog.get_logger("worker.dashboard")
 
 
 class TooManyViewers(Exception):
-    """There are `MOST_VIEWERS` already."""
+    """There are `MAX_VIEWERS` already."""
 
 
-class Poller(Generic[T]):
-    """Looks again and again while there are viewers, and gives each of them what was seen.
+class SharedPoller(Generic[T]):
+    """Polls while there are viewers, and gives each of them the newest value.
 
     Args:
-        look: asks; takes a few seconds at the most.
-        every_seconds: from one look's beginning to the next one's.
+        poll: makes a value; takes a few seconds at most.
+        interval_seconds: between the starts of two polls.
     """
 
-    def __init__(self, look: Callable[[], Awaitable[T]], every_seconds: float = EVERY_SECONDS) -> None:
-        self._look = look
-        self._every_seconds = every_seconds
-        self._seen: T | None = None
-        self._looked_at = float("-inf")
-        self._news = asyncio.Event()
+    def __init__(self, poll: Callable[[], Awaitable[T]], interval_seconds: float = POLL_SECONDS) -> None:
+        self._poll = poll
+        self._interval_seconds = interval_seconds
+        self._latest: T | None = None
+        self._polled_at = float("-inf")
+        self._changed = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
-        """The one that goes on; another may be about to end its last look."""
+        """The one that polls on; another may still be in its last poll."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._stopped = asyncio.Event()
         self._closed = False
         self.viewers = 0
-        self.looks = 0
+        self.polls = 0
         """How many there have been."""
 
     @contextlib.contextmanager
-    def watching(self) -> Iterator[AsyncIterator[T]]:
-        """What is seen from now on, for as long as the block lasts. Who is slow misses some, and gets the newest.
+    def subscribe(self) -> Iterator[AsyncIterator[T]]:
+        """The values from now on, while the block lasts. A slow viewer skips some and gets the newest.
 
         Raises:
             TooManyViewers: when there are.
         """
-        if self.viewers >= MOST_VIEWERS:
+        if self.viewers >= MAX_VIEWERS:
             raise TooManyViewers
         self.viewers += 1
         if self._task is None and not self._closed:
-            if asyncio.get_running_loop().time() - self._looked_at > self._every_seconds:
-                self._seen = None  # of before the pause
+            if asyncio.get_running_loop().time() - self._polled_at > self._interval_seconds:
+                self._latest = None  # from before the pause
             self._stopped.clear()
-            self._task = asyncio.create_task(self._poll(), name="dashboard-poller")
+            self._task = asyncio.create_task(self._run(), name="dashboard-poller")
             self._tasks.add(self._task)
             self._task.add_done_callback(self._tasks.discard)
         try:
-            yield self._views()
+            yield self._values()
         finally:
             self.viewers -= 1
             if not self.viewers:
                 self._stop()
 
-    def close(self) -> None:
-        """Look no more; every viewer's views end."""
-        self._closed = True
-        self._stop()
-        self._tell()
-
-    async def ended(self) -> None:
-        """Wait for the end of a look that is under way."""
-        await asyncio.gather(*self._tasks)
-
-    async def first(self, wait_seconds: float) -> T | None:
-        """What was seen a moment ago, or is seen now; None when that takes longer."""
-        with self.watching() as views:
+    async def first(self, timeout_seconds: float) -> T | None:
+        """A value at most one interval old, or a new one; None when that takes too long."""
+        with self.subscribe() as values:
             try:
-                async with asyncio.timeout(wait_seconds):
-                    return await anext(views, None)
+                async with asyncio.timeout(timeout_seconds):
+                    return await anext(values, None)
             except TimeoutError:
                 return None
 
-    async def _views(self) -> AsyncIterator[T]:
-        while not self._closed:
-            news = self._news
-            if self._seen is not None:
-                yield self._seen
-            await news.wait()
+    def close(self) -> None:
+        """Stop polling and end the values of every viewer."""
+        self._closed = True
+        self._stop()
+        self._notify()
 
-    async def _poll(self) -> None:
+    async def wait_closed(self) -> None:
+        """Wait for a poll that is under way."""
+        await asyncio.gather(*self._tasks)
+
+    async def _values(self) -> AsyncIterator[T]:
+        while not self._closed:
+            changed = self._changed
+            if self._latest is not None:
+                yield self._latest
+            await changed.wait()
+
+    async def _run(self) -> None:
         loop = asyncio.get_running_loop()
-        # Whoever comes and goes does not make it look more often.
-        due = max(loop.time(), self._looked_at + self._every_seconds)
+        # Viewers that come and go do not make it poll more often.
+        due = max(loop.time(), self._polled_at + self._interval_seconds)
         while self._task is asyncio.current_task():
             if due > loop.time():
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout_at(due):
                         await self._stopped.wait()
                 continue
-            self._looked_at = loop.time()
+            self._polled_at = loop.time()
             try:
-                self._seen = await self._look()
-            except Exception as error:  # noqa: BLE001  # told, and tried again: one bad look must not end them all
+                self._latest = await self._poll()
+            except Exception as error:  # noqa: BLE001  # logged, and polled again: one failure must not end all viewers
                 log.error("dashboard_poll_failed", error=causes(error))  # noqa: TRY400  # without its text
-            self.looks += 1
-            self._tell()
-            due = max(due + self._every_seconds, loop.time())
+            self.polls += 1
+            self._notify()
+            due = max(due + self._interval_seconds, loop.time())
 
     def _stop(self) -> None:
-        # A look is never cancelled half-way: that would cost its connections.
+        # A poll is not cancelled: that would cost its connections.
         self._task = None
         self._stopped.set()
 
-    def _tell(self) -> None:
-        news, self._news = self._news, asyncio.Event()
-        news.set()
+    def _notify(self) -> None:
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()

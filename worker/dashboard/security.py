@@ -1,46 +1,46 @@
-"""Who may see the page and from where: the start's conditions, the Host header, the headers of every answer.
+"""Who can reach the dashboard: where it may listen, which Host headers it answers, sessions and security headers.
 
-A page on this machine's loopback is open to all who are on this machine, and to nobody else: a name that somebody lets
-point to 127.0.0.1 (DNS rebinding) is refused. Anywhere else one needs the token.
+On loopback every user of the machine can open it, and no one else: a foreign name that resolves to 127.0.0.1 (DNS
+rebinding) is refused. Anywhere else it needs a token.
 """
 
+import hashlib
 import ipaddress
-from collections.abc import Iterable
+import secrets
 from dataclasses import dataclass
 
 from starlette.datastructures import MutableHeaders
-from starlette.requests import HTTPConnection
-from starlette.responses import PlainTextResponse
+from starlette.middleware import Middleware
+from starlette.middleware.sessions import SessionMiddleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from worker.dashboard.sessions import Sessions
-
-CONTENT_POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; "
-    "form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
-)
+SESSION_SECONDS = 12 * 60 * 60
+KEY_ROUNDS = 600_000
 HEADERS = {
-    "content-security-policy": CONTENT_POLICY,
+    "content-security-policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; "
+        "form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
+    ),
     "cross-origin-opener-policy": "same-origin",
     "cross-origin-resource-policy": "same-origin",
     "referrer-policy": "no-referrer",
     "x-content-type-options": "nosniff",
     "x-frame-options": "DENY",
 }
-STATIC = "/static/"
 
 
-class Refused(Exception):
-    """The page is not started like this; the text, one line, says what to do instead."""
+class InsecureAccess(Exception):
+    """The dashboard would be open to strangers. The text, one line, names the way out."""
 
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """Where the page listens and what it allows.
+    """Where the dashboard listens and what it allows.
 
     Attributes:
         host, port: where it listens.
-        token: who knows it may see the page; None: everybody on this machine.
+        token: what users log in with; None: there is no login.
         allow_actions: whether dead letters can be replayed and purged.
     """
 
@@ -50,8 +50,8 @@ class Access:
     allow_actions: bool = False
 
     @property
-    def loopback(self) -> bool:
-        """Whether only this machine reaches the page."""
+    def is_loopback(self) -> bool:
+        """Whether only this machine can reach it."""
         if self.host == "localhost":
             return True
         try:
@@ -60,76 +60,78 @@ class Access:
             return False
 
     def check(self) -> None:
-        """Refuse what would show the page to strangers.
+        """Refuse to listen beyond loopback without a token.
 
         Raises:
-            Refused: naming the way out.
+            InsecureAccess: naming the way out.
         """
-        if not self.loopback and not self.token:
-            raise Refused(
+        if not self.is_loopback and not self.token:
+            raise InsecureAccess(
                 f"--host {self.host} lets other machines in, so it needs a token: "
                 "export WORKER_DASHBOARD_TOKEN=$(openssl rand -hex 24), or leave --host out and use an SSH tunnel"
             )
 
-    def knows_host(self, hosts: Iterable[str]) -> bool:
-        """Whether a request's Host headers name this page, as far as that can be told."""
-        if not self.loopback:
-            return True  # under any name; a page of another name is sent no cookie, and without one sees nothing
-        names = {"localhost", "127.0.0.1", "[::1]", self.host.lower(), f"[{self.host.lower()}]"}
-        given = [_name(host) for host in hosts]
-        return len(given) == 1 and given[0] in names
+    @property
+    def allowed_hosts(self) -> list[str]:
+        """The names in Host headers that are answered."""
+        if not self.is_loopback:
+            return ["*"]  # under a foreign name a browser sends no cookie, and without one it sees nothing
+        own = self.host.strip("[]")
+        return ["localhost", "127.0.0.1", "[::1]", f"[{own}]" if ":" in own else own]
+
+    @property
+    def session_cookie(self) -> str:
+        """The name of the cookie. It includes the port, because browsers share cookies among the ports of a host."""
+        return f"worker_dashboard_{self.port}"
+
+    def session_key(self) -> str:
+        """The key that signs sessions, derived from the token: several processes share it, and a new token ends it.
+
+        The derivation is slow on purpose. The login page gives anyone a signed cookie to test guesses of the token on.
+        """
+        if self.token is None:
+            return secrets.token_hex(32)
+        return hashlib.pbkdf2_hmac("sha256", self.token.encode(), b"worker dashboard session", KEY_ROUNDS).hex()
 
 
-class Guard:
-    """What every request passes: the Host is known, it has a session, and every answer has the headers.
+def middleware(access: Access) -> list[Middleware]:
+    """What every request passes through, outermost first."""
+    return [
+        Middleware(SecurityHeaders),
+        Middleware(TrustedHostMiddleware, allowed_hosts=access.allowed_hosts, www_redirect=False),
+        Middleware(Sessions, access=access),
+    ]
 
-    Args:
-        app: what is guarded; it finds the session as `request.state.session`.
-        access: see there.
-        sessions: makes and reads the cookie.
-    """
 
-    def __init__(self, app: ASGIApp, access: Access, sessions: Sessions) -> None:
+class SecurityHeaders:
+    """Adds headers that forbid a browser everything the pages do not need. Starlette has no middleware for it."""
+
+    def __init__(self, app: ASGIApp) -> None:
         self._app = app
-        self._access = access
-        self._sessions = sessions
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Let a request pass, or refuse it."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        request = HTTPConnection(scope)
-        static = scope["path"].startswith(STATIC)
-        session, fresh = self._sessions.of(request.cookies.get(self._sessions.cookie))
+        """Pass a request on."""
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
                 headers.update(HEADERS)
-                headers["cache-control"] = "no-cache" if static else "no-store"
-                if fresh and not static and self._sessions.cookie not in headers.get("set-cookie", ""):
-                    headers.append("set-cookie", self._sessions.header(session, secure=scope["scheme"] == "https"))
+                headers["cache-control"] = "no-cache" if scope["path"].startswith("/static/") else "no-store"
             await send(message)
 
-        if not self._access.knows_host(request.headers.getlist("host")):
-            refusal = PlainTextResponse(
-                "This page is asked for under a name that is not its own: open it as "
-                f"http://127.0.0.1:{self._access.port}/\n",
-                status_code=400,
-            )
-            fresh = False
-            await refusal(scope, receive, send_with_headers)
-            return
-        scope.setdefault("state", {})["session"] = session
         await self._app(scope, receive, send_with_headers)
 
 
-def _name(host: str) -> str:
-    """The name in a Host header, without its port.
+class Sessions:
+    """Starlette's sessions, with a cookie that is `Secure` if the request came by HTTPS."""
 
-    >>> _name("LOCALHOST:8090"), _name("[::1]:8090"), _name("127.0.0.1")
-    ('localhost', '[::1]', '127.0.0.1')
-    """
-    name, bracket, _ = host.partition("]")
-    return (name + bracket if bracket else host.partition(":")[0]).lower()
+    def __init__(self, app: ASGIApp, access: Access) -> None:
+        key = access.session_key()
+        self._by_https = {
+            https: SessionMiddleware(app, key, access.session_cookie, SESSION_SECONDS, "/", "strict", https_only=https)
+            for https in (False, True)
+        }
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on, with its session."""
+        await self._by_https[scope.get("scheme") == "https"](scope, receive, send)

@@ -1,4 +1,4 @@
-"""Serving the page until it is told to stop."""
+"""Serving the dashboard with uvicorn until a signal arrives."""
 
 import asyncio
 from types import FrameType
@@ -8,12 +8,12 @@ import uvicorn
 from worker.dashboard.app import Dashboard
 
 STOP_SECONDS = 3
-MOST_CONNECTIONS = 500
-LONGEST_HEAD_BYTES = 16 * 1024
+MAX_CONNECTIONS = 500
+MAX_HEAD_BYTES = 16 * 1024
 
 
 class Server(uvicorn.Server):
-    """uvicorn, but streams end when it is told to stop: it would wait for those who watch."""
+    """uvicorn, except that a signal also ends the event streams, which it would wait for."""
 
     def __init__(self, dashboard: Dashboard) -> None:
         super().__init__(
@@ -22,13 +22,13 @@ class Server(uvicorn.Server):
                 log_config=None,
                 access_log=False,
                 lifespan="off",
-                # Nobody's word is taken for where a request comes from.
+                # No header is trusted for the address of a client.
                 proxy_headers=False,
                 server_header=False,
                 timeout_keep_alive=10,
                 timeout_graceful_shutdown=STOP_SECONDS,
-                limit_concurrency=MOST_CONNECTIONS,
-                h11_max_incomplete_event_size=LONGEST_HEAD_BYTES,
+                limit_concurrency=MAX_CONNECTIONS,
+                h11_max_incomplete_event_size=MAX_HEAD_BYTES,
                 http="h11",
                 ws="none",
             )
@@ -36,6 +36,6 @@ class Server(uvicorn.Server):
         self._dashboard = dashboard
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Take the signal: nobody watches any more."""
+        """Close the poller, then let uvicorn handle the signal."""
         asyncio.get_running_loop().call_soon_threadsafe(self._dashboard.poller.close)
         super().handle_exit(sig, frame)

@@ -1,4 +1,4 @@
-"""Templates, filled in: everything escaped, and every name that a template uses must be there."""
+"""Templates: everything is escaped, and a name that a template uses and is not given is an error."""
 
 import time
 from datetime import tzinfo
@@ -9,26 +9,24 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.requests import Request
 from starlette.responses import HTMLResponse
 
-from worker.dashboard.forms import session_of
 from worker.dashboard.security import Access
-from worker.dashboard.sessions import Sessions
-from worker.views import formatting as words
+from worker.dashboard.sessions import csrf_token, is_logged_in
+from worker.views import formatting
 
 FOLDER = Path(__file__).parent
 
 
-class Pages:
-    """Fills in templates.
+class Templates:
+    """Renders templates.
 
     Args:
         queue: the queue's name, on every page.
         zone: the time zone of all times.
-        access: whether there are actions.
-        sessions: whose forms these are.
+        access: whether there is a login, and whether there are actions.
     """
 
-    def __init__(self, queue: str, zone: tzinfo, access: Access, sessions: Sessions) -> None:
-        self._sessions = sessions
+    def __init__(self, queue: str, zone: tzinfo, access: Access) -> None:
+        self._access = access
         self._zone = zone
         self._environment = Environment(
             loader=FileSystemLoader(FOLDER / "templates"),
@@ -39,30 +37,32 @@ class Pages:
             lstrip_blocks=True,
         )
         self._environment.filters |= {
-            "count": words.count,
-            "id_text": words.id_text,
-            "rate": words.rate,
-            "shown": words.shown,
-            "span": words.span,
+            "count": formatting.format_count,
+            "duration": formatting.format_duration,
+            "id": formatting.format_id,
+            "rate": formatting.format_rate,
+            "text": formatting.format_text,
         }
         self._environment.globals |= {
             "queue": queue,
             "zone_name": str(zone),
             "allow_actions": access.allow_actions,
-            "needs_login": sessions.needs_login,
-            "moment": self.moment,
+            "needs_login": access.token is not None,
+            "timestamp": self._timestamp,
         }
 
-    def moment(self, ms: float | None) -> words.Moment | None:
-        """A time of the Unix clock as the pages write it."""
-        return words.moment(ms, self._zone, time.time() * 1000)
-
     def part(self, template: str, **values: Any) -> str:
-        """A part of a page that holds no form."""
+        """A part of a page, without forms."""
         return self._environment.get_template(template).render(values)
 
-    def answer(self, request: Request, template: str, *, status: int = 200, **values: Any) -> HTMLResponse:
-        """A page for one browser: its forms bring the browser's CSRF token along."""
-        session = session_of(request)
-        own = {"csrf": self._sessions.csrf(session), "known": session.known, "path": request.url.path}
+    def page(self, request: Request, template: str, *, status: int = 200, **values: Any) -> HTMLResponse:
+        """A whole page, whose forms contain the CSRF token of the browser's session."""
+        own = {
+            "csrf": csrf_token(request),
+            "logged_in": is_logged_in(request, self._access),
+            "path": request.url.path,
+        }
         return HTMLResponse(self.part(template, **own, **values), status)
+
+    def _timestamp(self, ms: float | None) -> formatting.Timestamp | None:
+        return formatting.format_timestamp(ms, self._zone, time.time() * 1000)

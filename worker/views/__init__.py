@@ -1,1 +1,1 @@
-"""What a person reads about jobs and queues: the same for the command line and for the dashboard."""
+"""What people read about jobs and queues, shared by the command line and the dashboard."""

@@ -1,4 +1,4 @@
-"""A job's story as a person reads it: where it is, what happened when, and what its payload holds, not its values."""
+"""A job as a report for people: its state, its events in order, and the fields of its payload without their values."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -8,13 +8,19 @@ from pydantic_core import from_json
 
 from producers import ids
 from worker.queue.inspect import State, Story
-from worker.views.formatting import id_text, shown, span
-from worker.views.payload_summary import reply_shape, shape
+from worker.views.formatting import format_duration, format_id, format_text
+from worker.views.payload_summary import summarize_payload, summarize_reply
+
+_HEADLINES = {
+    State.DONE: "Its effect is committed.",
+    State.CANCELLED: "Cancelled. It had no effect.",
+    State.UNKNOWN: "Neither Redis nor the ledger has it. It was never accepted, or its records have expired.",
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """Something that happened, or will; `kind` is the name of its colour."""
+    """An event in the life of a job, past or expected. `kind` selects its colour."""
 
     title: str
     at_ms: float | None
@@ -23,160 +29,146 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
-    """What the page of a job shows."""
+class JobReport:
+    """What `worker job` and the page of a job show."""
 
     state: State
     headline: str
     job: str | None
-    tries: int | None
+    attempts: int | None
     steps: list[Step]
     payload: dict[str, Any] | None
     reply: dict[str, str]
 
 
-def tell(story: Story) -> Told:
-    """Put a story into words."""
-    payload = _payload(story)
-    result, said = story.result, story.letter.record if story.letter else None
+def build_report(snapshot: Story) -> JobReport:
+    """Describe a job from what Redis and the ledger hold of it."""
+    payload = _payload(snapshot)
+    result, death = snapshot.result, snapshot.letter.record if snapshot.letter else None
     names = (
-        story.recorded.job if story.recorded else None,
+        snapshot.recorded.job if snapshot.recorded else None,
         payload.get("job") if payload else None,
-        said.job if said else None,
+        death.job if death else None,
         result.f if result else None,
     )
-    tries = (story.tries, said.attempts if said else None, result.t if result else None)
-    return Told(
-        state=story.state,
-        headline=_headline(story),
+    attempts = (snapshot.tries, death.attempts if death else None, result.t if result else None)
+    return JobReport(
+        state=snapshot.state,
+        headline=_headline(snapshot),
         job=next((name for name in names if name), None),
-        tries=next((number for number in tries if number is not None), None),
-        steps=sorted(_steps(story, payload), key=lambda step: step.at_ms or story.now_ms),
+        attempts=next((number for number in attempts if number is not None), None),
+        steps=sorted(_steps(snapshot, payload), key=lambda step: step.at_ms or snapshot.now_ms),
         payload=payload,
-        reply=_reply(story),
+        reply=_reply(snapshot),
     )
 
 
-def _headline(story: Story) -> str:
-    state = story.state
-    if state.ended or state in {State.DEAD, State.UNKNOWN}:
-        return _end(story)
-    away = span(abs((story.score or 0) - story.now_ms) / 1000)
-    match state:
+def _headline(snapshot: Story) -> str:
+    if (text := _HEADLINES.get(snapshot.state)) is not None:
+        return text
+    away = format_duration(abs((snapshot.score or 0) - snapshot.now_ms) / 1000)
+    match snapshot.state:
         case State.DUE:
-            return f"It has been due for {away}; the next free worker takes it."
+            return f"Due for {away}. The next free worker claims it."
         case State.DEFERRED:
-            return f"It will be due in {away}."
+            return f"Due in {away}."
         case State.RETRY:
-            return f"Its last try failed; the next begins in {away}."
+            return f"The last attempt failed. The next one is due in {away}."
         case State.PARKED:
-            return _behind(story)
-        case _:
-            return f"A worker has it. The lease ends in {span((story.lease_ms or 0) / 1000)} unless it is renewed."
-
-
-def _end(story: Story) -> str:
-    match story.state:
-        case State.DONE:
-            return "It had its effect, once."
+            return _parked_headline(snapshot)
         case State.REJECTED:
-            return f"Its request cannot be honoured: {_why(story)}. That is an answer, not a fault."
+            return f"Rejected: {_reason(snapshot)}. The request cannot be honoured; this is not a fault."
         case State.DEAD:
-            kept = "It is kept as a dead letter" if story.letter else "Its dead letter is gone"
-            return f"It was given up: {_why(story)}. {kept}."
-        case State.CANCELLED:
-            return "Somebody cancelled it; it had no effect."
+            kept = "Kept as a dead letter" if snapshot.letter else "Its dead letter is gone"
+            return f"Dead: {_reason(snapshot)}. {kept}."
         case _:
-            return "Neither Redis nor the ledger knows it: it was never accepted, or long ago."
+            lease = format_duration((snapshot.lease_ms or 0) / 1000)
+            return f"Claimed by a worker. The lease expires in {lease} unless it is renewed."
 
 
-def _behind(story: Story) -> str:
-    order = story.order
+def _parked_headline(snapshot: Story) -> str:
+    order = snapshot.order
     if order is None or order.holder is None:
-        return "It waits behind another job of its ordering key."
-    ahead = f", and {order.ahead:,} parked before it" if order.ahead else ""
-    return f"It waits behind {id_text(order.holder)}{ahead}: jobs of one ordering key run in order."
+        return "Parked behind another job with the same ordering key."
+    ahead = f", with {order.ahead:,} more ahead of it" if order.ahead else ""
+    return f"Parked behind {format_id(order.holder)}{ahead}. Jobs with the same ordering key run in order."
 
 
-def _why(story: Story) -> str:
-    if story.recorded and story.recorded.code:
-        return shown(f"{story.recorded.code}, {story.recorded.detail}")
-    if story.letter and story.letter.record.code:
-        return shown(f"{story.letter.record.code}, {story.letter.record.detail}")
-    error = story.result.error if story.result else None
-    return shown(f"{error.code}, {error.detail}") if error else "it is not said why"
+def _reason(snapshot: Story) -> str:
+    error = snapshot.result.error if snapshot.result else None
+    causes = (snapshot.recorded, snapshot.letter.record if snapshot.letter else None, error)
+    return next((format_text(f"{each.code}, {each.detail}") for each in causes if each and each.code), "reason unknown")
 
 
-def _steps(story: Story, payload: dict[str, Any] | None) -> Iterator[Step]:
-    if (accepted_ms := _accepted_ms(story, payload)) is not None:
-        yield Step("Enqueued", accepted_ms, "by the clock of who enqueued it")
-    yield from _steps_in_queue(story)
-    if (result := story.result) is not None:
-        yield Step("Its last try began", result.st, f"try {result.t}" if result.t else "")
-        kept = "" if story.result_ms is None else f"the result is kept for {span(story.result_ms / 1000)} yet"
-        yield Step(_ended(story), result.ft, kept, "good" if result.s else "bad")
-    if story.result_trouble is not None:
-        yield Step("There is a result that cannot be read", None, story.result_trouble, "bad")
-    if story.recorded is not None and story.recorded_at is not None:
-        outcome = story.recorded.outcome
+def _steps(snapshot: Story, payload: dict[str, Any] | None) -> Iterator[Step]:
+    if (enqueued_ms := _enqueued_ms(snapshot, payload)) is not None:
+        yield Step("Enqueued", enqueued_ms, "by the producer's clock")
+    yield from _steps_in_queue(snapshot)
+    if (result := snapshot.result) is not None:
+        yield Step("Last attempt started", result.st, f"attempt {result.t}" if result.t else "")
+        kept = "" if snapshot.result_ms is None else f"result kept for {format_duration(snapshot.result_ms / 1000)}"
+        title = "Done" if result.error is None else format_text(f"Ended: {result.error.code}")
+        yield Step(title, result.ft, kept, "good" if result.s else "bad")
+    if snapshot.result_trouble is not None:
+        yield Step("Unreadable result", None, snapshot.result_trouble, "bad")
+    if snapshot.recorded is not None and snapshot.recorded_at is not None:
+        outcome = snapshot.recorded.outcome
         kind = "good" if outcome == "done" else "bad"
-        detail = "until it is replayed" if outcome == "dead" else "for good"
-        yield Step("Entered in the ledger", story.recorded_at.timestamp() * 1000, f"as {outcome}, {detail}", kind)
-    if story.letter is not None:
-        worker = story.letter.record.worker
-        by = f"by {shown(worker)}" if worker else ""
-        yield Step("Buried as a dead letter", story.letter.died_ms, by, "bad")
+        detail = f"outcome: {outcome}" + (", until it is replayed" if outcome == "dead" else "")
+        yield Step("Recorded in the ledger", snapshot.recorded_at.timestamp() * 1000, detail, kind)
+    if snapshot.letter is not None:
+        worker = snapshot.letter.record.worker
+        by = f"by {format_text(worker)}" if worker else ""
+        yield Step("Buried as a dead letter", snapshot.letter.died_ms, by, "bad")
 
 
-def _steps_in_queue(story: Story) -> Iterator[Step]:
-    if story.score is None:
+def _steps_in_queue(snapshot: Story) -> Iterator[Step]:
+    if snapshot.score is None:
         return
-    match story.state:
+    match snapshot.state:
         case State.PARKED:
-            place = story.order.own_ms if story.order else None
-            yield Step("Parked", place, "at this place it will be put back", "wait")
+            place = snapshot.order.own_ms if snapshot.order else None
+            yield Step("Parked", place, "returns to this position when its turn comes", "wait")
         case State.CLAIMED:
-            yield Step(f"Claimed: try {story.tries or 1}", None, "a worker has it now", "live")
-            yield Step("Its lease ends", story.score, "unless it is renewed", "wait")
+            yield Step(f"Claimed for attempt {snapshot.tries or 1}", None, "a worker holds the lease", "live")
+            yield Step("Lease expires", snapshot.score, "unless it is renewed", "wait")
         case State.RETRY:
-            yield Step("Its next try", story.score, f"{story.tries} begun so far", "wait")
+            yield Step("Next attempt", snapshot.score, f"attempts so far: {snapshot.tries}", "wait")
         case _:
-            yield Step("Due", story.score, "", "wait")
-    if story.cancelling:
-        yield Step("Somebody wants it cancelled", None, "the worker that has it, or the next, is asked to", "wait")
+            yield Step("Due", snapshot.score, "", "wait")
+    if snapshot.cancelling:
+        yield Step("Cancellation requested", None, "carried out by the worker that holds it, or by the next", "wait")
 
 
-def _accepted_ms(story: Story, payload: dict[str, Any] | None) -> float | None:
-    said = story.letter.record.enqueued_ms if story.letter else None
-    seen = [payload.get("enqueued_ms") if payload else None, said, story.result.et if story.result else None]
-    made = ids.made_ms(story.job_id.decode("ascii", "replace"))
-    return next((ms for ms in [*seen, made] if ms), None)
+def _enqueued_ms(snapshot: Story, payload: dict[str, Any] | None) -> float | None:
+    times = (
+        payload.get("enqueued_ms") if payload else None,
+        snapshot.letter.record.enqueued_ms if snapshot.letter else None,
+        snapshot.result.et if snapshot.result else None,
+        ids.made_ms(snapshot.job_id.decode("ascii", "replace")),
+    )
+    return next((ms for ms in times if ms), None)
 
 
-def _ended(story: Story) -> str:
-    error = story.result.error if story.result else None
-    return "Done" if error is None else shown(f"Ended: {error.code}")
-
-
-def _payload(story: Story) -> dict[str, Any] | None:
-    kept = story.payload
+def _payload(snapshot: Story) -> dict[str, Any] | None:
+    kept = snapshot.payload
     if kept is None:
         return None
-    told: dict[str, Any] = {"bytes": kept.size_bytes, "kind": kept.kind, "trouble": None, "fields": {}, "headers": []}
+    summary: dict[str, Any] = {"bytes": kept.size_bytes, "type": kept.kind, "error": None, "fields": {}, "headers": []}
     if kept.size_bytes is None:
-        return told | {"trouble": f"its key is of another type: {kept.kind}"}
+        return summary | {"error": f"the key has the type {kept.kind}, not string"}
     if kept.data is None:
-        return told | {"trouble": "it is larger than WORKER_MAX_PAYLOAD_BYTES, and is not read"}
-    found = shape(kept.data)
-    return told | ({"trouble": found["undecodable"]} if "undecodable" in found else found)
+        return summary | {"error": "larger than WORKER_MAX_PAYLOAD_BYTES, so it is not read"}
+    found = summarize_payload(kept.data)
+    return summary | ({"error": found["undecodable"]} if "undecodable" in found else found)
 
 
-def _reply(story: Story) -> dict[str, str]:
-    if story.result is not None and story.result.s:
-        return reply_shape(story.result.f, story.result.r)
-    if story.recorded is not None and story.recorded.reply is not None:
+def _reply(snapshot: Story) -> dict[str, str]:
+    if snapshot.result is not None and snapshot.result.s:
+        return summarize_reply(snapshot.result.f, snapshot.result.r)
+    if snapshot.recorded is not None and snapshot.recorded.reply is not None:
         try:
-            return reply_shape(story.recorded.job, from_json(story.recorded.reply))
+            return summarize_reply(snapshot.recorded.job, from_json(snapshot.recorded.reply))
         except ValueError:
-            return {}  # cut
+            return {}  # truncated when it was read
     return {}

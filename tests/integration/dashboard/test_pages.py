@@ -1,4 +1,4 @@
-"""What the pages say of jobs, letters and the schedule; and that nothing that others wrote does anything there."""
+"""The pages of jobs, dead letters and the schedule, and hostile content on them."""
 
 import json
 import time
@@ -15,7 +15,7 @@ from producers.keys import PARKED_MS
 from tests.integration.dashboard.staging import Page, opened
 from tests.integration.running import BREAK, HASH, MEND, burst, run_all, settings_of, user
 from worker.dashboard.security import Access
-from worker.dashboard.ticks import next_ms
+from worker.dashboard.views.schedule import next_run_ms
 from worker.database import ledger
 from worker.jobs import SCHEDULE
 from worker.settings import Settings
@@ -54,7 +54,7 @@ class Reader(HTMLParser):
 
 
 def harmless(html: str) -> Reader:
-    """The page, once it is sure that nothing in it does anything but what the templates have."""
+    """Parse a page and check that it contains no script, image or handler but those of the templates."""
     page = Reader(html)
     assert set(page.values("script", "src")) == {
         "/static/vendor/htmx.min.js", "/static/vendor/htmx-ext-sse.min.js", "/static/dashboard.js"
@@ -86,18 +86,18 @@ async def producer(redis_url: str) -> AsyncIterator[Producer]:
         yield producer
 
 
-async def bury(page: Page, letters: dict[bytes, float], said: Mapping[str, Any], payload: bytes = b"{}") -> None:
-    """Letters by hand, of these times of death."""
+async def bury(page: Page, letters: dict[bytes, float], death: Mapping[str, Any], payload: bytes = b"{}") -> None:
+    """Write letters directly, with these times of death."""
     for job_id, died_ms in letters.items():
         await page.redis.zadd(keys.dead(QUEUE), {job_id: died_ms})
-        await page.redis.hset(keys.dead_letters(QUEUE), job_id, json.dumps({**said}))  # type: ignore[misc, arg-type]
+        await page.redis.hset(keys.dead_letters(QUEUE), job_id, json.dumps({**death}))  # type: ignore[misc, arg-type]
         await page.redis.set(keys.dead_payload("").encode() + job_id, payload)
 
 
-async def test_what_strangers_write_does_nothing_on_any_page(page: Page) -> None:
-    said = {"job": EVIL, "code": EVIL, "detail": EVIL, "tries": 3, "worker": EVIL, "enqueued_ms": 10**17}
+async def test_hostile_content_is_harmless_on_every_page(page: Page) -> None:
+    death = {"job": EVIL, "code": EVIL, "detail": EVIL, "tries": 3, "worker": EVIL, "enqueued_ms": 10**17}
     payload = json.dumps({"f": "create_user", "k": {EVIL: EVIL, "email": EVIL}, "a": [], "t": None, "et": 5}).encode()
-    await bury(page, dict.fromkeys(HOSTILE, 5.0), said, payload)
+    await bury(page, dict.fromkeys(HOSTILE, 5.0), death, payload)
     await page.redis.hset(
         keys.workers(QUEUE), EVIL, json.dumps({"at": time.time(), "jobs": [{"id": EVIL, "job": EVIL}]})
     )  # type: ignore[misc]
@@ -107,33 +107,33 @@ async def test_what_strangers_write_does_nothing_on_any_page(page: Page) -> None
     await page.redis.set(keys.result("result"), arq_wire.dumps(result))
 
     letters = harmless(await page.get("/dead"))
-    ticked = [each["value"] for tag, each in letters.elements if tag == "input" and each.get("name") == "id"]
+    selected = [each["value"] for tag, each in letters.elements if tag == "input" and each.get("name") == "id"]
     links = [link for link in letters.values("a", "href") if link.startswith("/job?")]
     assert len(links) == len(HOSTILE) - 1
     for link in links:
         harmless(await page.get(link))
-    harmless((await page.post("/dead/confirm", action="purge", id=ticked)).text)
+    harmless((await page.post("/dead/confirm", action="purge", id=selected)).text)
     harmless(await page.get("/"))
     harmless(await page.get("/key", key=EVIL))
     harmless(await page.get("/job", id="result"))
     harmless(await page.get("/job", id=EVIL, status=404))
     harmless(await page.get("/job", id="\\", status=400))
-    assert "1 on this page have ids that are no ids" in await page.get("/dead")
+    assert "1 on this page has an id too long to show" in await page.get("/dead")
 
 
-async def test_keys_of_other_types_are_told_and_break_nothing(page: Page) -> None:
-    of_the_job = keys.job("a@k"), keys.result("a@k"), keys.retry("a@k"), keys.dead_payload("b")
-    for key in (*of_the_job, keys.parked(QUEUE, "k"), keys.holders(QUEUE)):
+async def test_keys_of_other_types_are_reported(page: Page) -> None:
+    job_keys = keys.job("a@k"), keys.result("a@k"), keys.retry("a@k"), keys.dead_payload("b")
+    for key in (*job_keys, keys.parked(QUEUE, "k"), keys.holders(QUEUE)):
         await page.redis.rpush(key, "x")  # type: ignore[misc]
     await page.redis.zadd(QUEUE, {"a@k": 1.0})
     await page.redis.zadd(keys.dead(QUEUE), {"b": 1.0})
 
-    assert "its key is of another type: list" in await page.get("/job", id="a@k")
+    assert "the key has the type list, not string" in await page.get("/job", id="a@k")
     assert "a key of another type" in await page.get("/key", key="k")
-    assert "a key of another type: list" in await page.get("/dead")
+    assert "a key of type list" in await page.get("/dead")
 
 
-async def test_dead_letters_come_page_by_page_the_newest_first(page: Page) -> None:
+async def test_dead_letters_are_listed_in_pages_newest_first(page: Page) -> None:
     await bury(page, {f"letter-{number:03}".encode(): 1000.0 + number for number in range(120)}, {"code": "failed"})
 
     pages = [Reader(await page.get("/dead", page=number)).values("input", "value") for number in (1, 2, 3, 4)]
@@ -146,7 +146,7 @@ async def test_dead_letters_come_page_by_page_the_newest_first(page: Page) -> No
         await page.get("/dead", page=wrong, status=400)
 
 
-async def test_a_letter_says_why_and_shows_no_value(
+async def test_a_dead_letter_shows_its_error_and_no_values(
     page: Page, producer: Producer, settings: Settings, sql: Any
 ) -> None:
     job = await producer.enqueue(user("ada"))
@@ -163,7 +163,7 @@ async def test_a_letter_says_why_and_shows_no_value(
         assert not any(value in text for value in ("ada@example.com", HASH, "argon2", "broken"))
 
 
-async def test_an_ordering_key_shows_its_holder_and_the_parked_in_order(
+async def test_an_ordering_key_shows_its_holder_and_parked_jobs_in_order(
     page: Page, producer: Producer, settings: Settings
 ) -> None:
     jobs = [await producer.enqueue(UpdateUser(user_id=42, changes=UserChanges(is_active=True))) for _ in range(60)]
@@ -179,18 +179,18 @@ async def test_an_ordering_key_shows_its_holder_and_the_parked_in_order(
         holder,
         *parked[:50],
     ]
-    assert "59, in the order in which they will run" in text
+    assert "59, in the order they will run" in text
     second = await page.get("/key", key="user:42", page=2)
     assert ">51<" in second
     assert parked[50] in second
-    story = await page.get("/job", id=parked[2])
-    assert f"It waits behind {holder}, and 2 parked before it" in story
-    assert 'id="state">parked<' in story
+    report = await page.get("/job", id=parked[2])
+    assert f"Parked behind {holder}, with 2 more ahead of it" in report
+    assert 'id="state">parked<' in report
     await burst(settings)
-    assert "Nobody: the next job" in await page.get("/key", key="user:42")
+    assert "No job: the next one" in await page.get("/key", key="user:42")
 
 
-async def test_a_job_is_followed_through_all_its_states(
+async def test_a_job_page_follows_the_job_through_all_its_states(
     page: Page, producer: Producer, settings: Settings, sql: Any
 ) -> None:
     async def state(job_id: str, status: int = 200) -> str:
@@ -208,9 +208,9 @@ async def test_a_job_is_followed_through_all_its_states(
     runs = {"at": time.time(), "jobs": [{"id": done.job_id, "job": "create_user", "try": 1, "seconds": 2.5}]}
     await page.redis.hset(keys.workers(QUEUE), "here", json.dumps(runs))  # type: ignore[misc]
     claimed = await page.get("/job", id=done.job_id)
-    assert "A worker has it. The lease ends in" in claimed
+    assert "Claimed by a worker. The lease expires in" in claimed
     assert ">here</span>" in claimed
-    assert "for 2.5 s, as it said last" in claimed
+    assert "for 2.5 s, as of its last heartbeat" in claimed
     await page.redis.delete(keys.in_progress(done.job_id))
     await page.redis.set(keys.retry(later.job_id), "1")
     assert await state(later.job_id) == "waiting for its next try"
@@ -221,9 +221,8 @@ async def test_a_job_is_followed_through_all_its_states(
     assert await state(later.job_id) == "cancelled"
     assert await state(done.job_id) == "done"
     text = await page.get("/job", id=done.job_id)
-    assert [
-        word in text for word in ("Enqueued", "Its last try began", "Entered in the ledger", "for good", "Reply")
-    ] == [True] * 5
+    events = ("Enqueued", "Last attempt started", "Recorded in the ledger", "outcome: done", "Reply")
+    assert [word for word in events if word not in text] == []
     assert "ada@" not in text
     assert await state(twin.job_id) == "rejected"
     assert "conflict" in await page.get("/job", id=twin.job_id)
@@ -233,20 +232,20 @@ async def test_a_job_is_followed_through_all_its_states(
     assert await state(done.job_id, 404) == "unknown"
 
 
-async def test_what_is_too_large_is_not_read(page: Page, settings: Settings) -> None:
+async def test_large_payloads_and_results_are_not_read(page: Page, settings: Settings) -> None:
     await page.redis.set(keys.job("big"), b"x" * (settings.max_payload_bytes + 1))
     await page.redis.zadd(QUEUE, {"big": 1.0})
     await page.redis.set(keys.result("big"), b'"' + b"x" * 10**6)
 
     text = await page.get("/job", id="big")
 
-    assert "is larger than WORKER_MAX_PAYLOAD_BYTES" in text
-    assert "a result that cannot be read" in text
+    assert "larger than WORKER_MAX_PAYLOAD_BYTES" in text
+    assert "Unreadable result" in text
     assert len(text) < 10_000
     await page.get("/job", id="x" * 5000, status=400)
 
 
-async def test_the_schedule_tells_last_and_next_runs_in_its_time_zone(page: Page, sql: Any) -> None:
+async def test_the_schedule_shows_last_and_next_runs_in_its_time_zone(page: Page, sql: Any) -> None:
     await sql(
         "INSERT INTO job_ledger (job_id, job, outcome, recorded_at) "
         "SELECT 'cron:purge_ledger:' || ms, 'purge_ledger', 'done', to_timestamp(ms / 1000.0) "
@@ -258,13 +257,11 @@ async def test_the_schedule_tells_last_and_next_runs_in_its_time_zone(page: Page
 
     assert "2023-11-14 23:33:20" in text, "in Paris"
     assert "cron%3Apurge_ledger%3A1700001200000" in text
-    assert "none that the ledger remembers" in text
+    assert "not in the ledger" in text
     assert {"purge_ledger", "delete_inactive_users", "purge_dead_letters"} <= set(text.replace("<", ">").split(">"))
 
 
-async def test_the_last_tick_is_found_by_the_index_however_many_rows_there_are(
-    page: Page, sql: Any, statements: list[str], sessions: Any
-) -> None:
+async def test_the_last_run_is_found_by_an_index(page: Page, sql: Any, statements: list[str], sessions: Any) -> None:
     await sql(
         "INSERT INTO job_ledger (job_id, job, outcome) "
         "SELECT md5(i::text), 'a', 'done' FROM generate_series(1, 20000) i"
@@ -278,28 +275,28 @@ async def test_the_last_tick_is_found_by_the_index_however_many_rows_there_are(
     assert "Seq Scan" not in plan
 
 
-def test_the_next_run_is_where_arq_has_it() -> None:
+def test_the_next_run_is_the_one_arq_computes() -> None:
     now = datetime(2026, 3, 1, 10, 30, tzinfo=ZoneInfo("Europe/Paris"))
 
-    # arq's ticks come some microseconds after the full second.
-    found_ms = next_ms(SCHEDULE["purge_ledger"], now)
+    # arq starts jobs a few microseconds after the full second.
+    found_ms = next_run_ms(SCHEDULE["purge_ledger"], now)
     assert found_ms is not None
     assert found_ms // 1000 == datetime(2026, 3, 1, 9, 47, tzinfo=UTC).timestamp()
 
 
-async def test_a_database_that_is_away_is_said_where_it_is_missed(redis_url: str, logging_kept: None) -> None:
-    async with opened(settings_of(redis_url, "postgresql://nobody@127.0.0.1:1/none")) as page:
+async def test_pages_that_need_the_database_report_that_it_is_away(redis_url: str, logging_kept: None) -> None:
+    async with opened(settings_of(redis_url, "postgresql://none@127.0.0.1:1/none")) as page:
         await page.redis.zadd(QUEUE, {"a": 1.0})
 
-        story, schedule = await page.get("/job", id="a"), await page.get("/schedule", status=503)
+        report, schedule = await page.get("/job", id="a"), await page.get("/schedule", status=503)
 
-    assert 'id="state">due<' in story
-    assert "PostgreSQL cannot be used," in story
+    assert 'id="state">due<' in report
+    assert "PostgreSQL cannot be used," in report
     assert "PostgreSQL cannot be used" in schedule
     assert '<meta http-equiv="refresh" content="3">' in schedule
 
 
-async def test_a_redis_that_is_away_is_said_on_every_page(database_url: str, logging_kept: None) -> None:
+async def test_every_page_reports_that_redis_is_away(database_url: str, logging_kept: None) -> None:
     async with opened(settings_of("redis://127.0.0.1:1/0", database_url)) as page:
         for path in ("/dead", "/job?id=a", "/key?key=a"):
             text = (await page.client.get(path)).text
@@ -308,5 +305,5 @@ async def test_a_redis_that_is_away_is_said_on_every_page(database_url: str, log
         assert "<b>Redis cannot be used:</b>" in await page.get("/")
 
 
-def test_ids_of_the_tests_are_what_they_are_taken_for() -> None:
+def test_the_hostile_ids_are_not_valid_ids() -> None:
     assert not any(ids.is_job_id(job_id.decode("ascii", "replace")) for job_id in HOSTILE[:8])

@@ -1,22 +1,24 @@
-// What HTML and htmx cannot do: say whether the server answers, and tick all. Everything else works without it.
+// Two things HTML and htmx do not do: show whether the server answers, and select all. The rest works without this file.
 "use strict";
 
-function say(trouble) {
+function showConnection(problem) {
   const connection = document.getElementById("connection");
-  const text = connection && (trouble || connection.dataset.well);
+  const text = connection && (problem || connection.dataset.live);
   if (connection && connection.textContent !== text) {
     connection.textContent = text;
-    connection.classList.toggle("lost", Boolean(trouble));
+    connection.classList.toggle("lost", Boolean(problem));
   }
 }
 
-const silent = () => say("the dashboard does not answer; trying again");
-document.body.addEventListener("htmx:sseOpen", () => say());
-document.body.addEventListener("htmx:sseError", silent);
-document.body.addEventListener("htmx:sendError", silent);
+const showLost = () => showConnection("the dashboard does not answer; retrying");
+document.body.addEventListener("htmx:sseOpen", () => showConnection());
+document.body.addEventListener("htmx:sseError", showLost);
+document.body.addEventListener("htmx:sendError", showLost);
 document.body.addEventListener("htmx:responseError", (event) => {
-  const away = event.detail.xhr.status === 503;
-  say(away ? "a server is away, see the overview; trying again" : "the dashboard refuses: load this page again");
+  const unreachable = event.detail.xhr.status === 503;
+  showConnection(
+    unreachable ? "a server is unreachable, see the overview; retrying" : "the dashboard refuses: reload this page",
+  );
 });
 
 const all = document.querySelector("[data-all]");

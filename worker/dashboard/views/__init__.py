@@ -1,1 +1,1 @@
-"""The pages, one file each: what is asked for, what it is told with."""
+"""The pages, one module for each group."""

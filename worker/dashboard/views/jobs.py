@@ -1,69 +1,69 @@
-"""Jobs by their ids, with their whole stories, and ordering keys with the jobs that wait behind them."""
+"""The page of a job, and of an ordering key with the jobs that wait behind it."""
 
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from worker.dashboard import ordering
-from worker.dashboard.context import Desk, desk_of
-from worker.dashboard.params import id_of, page_of
-from worker.queue import inspect as story
+from worker.dashboard.context import DashboardContext, context_of
+from worker.dashboard.params import page_number, parse_id
+from worker.queue import inspect
 from worker.queue.status import RunningJob, queue_status
-from worker.views.escaped import escape
-from worker.views.formatting import LONGEST_ID, id_text
-from worker.views.job_report import tell
+from worker.views.formatting import MAX_ID_BYTES, escape, format_id
+from worker.views.job_report import build_report
 
-PAGE = 50
-
-
-async def jobs(request: Request) -> Response:
-    """Where one looks for a job."""
-    return desk_of(request).pages.answer(request, "jobs.html")
+PAGE_SIZE = 50
 
 
-async def job(request: Request) -> Response:
-    """A job's whole story."""
-    desk = desk_of(request)
+async def show_search(request: Request) -> Response:
+    """The search forms."""
+    return context_of(request).templates.page(request, "jobs.html")
+
+
+async def show_job(request: Request) -> Response:
+    """A job: its state, its events, its payload without values."""
+    context = context_of(request)
     if not request.query_params.get("id", "").strip():
         return RedirectResponse("/jobs", 303)
-    job_id = id_of(request.query_params["id"])
-    backend = desk.backend
-    found = await story.read(backend.redis, backend.queue, desk.ledger, job_id, backend.max_payload_bytes)
-    return desk.pages.answer(
+    job_id = parse_id(request.query_params["id"])
+    backend = context.backend
+    found = await inspect.read(backend.redis, backend.queue, backend.sessions, job_id, backend.max_payload_bytes)
+    return context.templates.page(
         request,
         "job.html",
         status=200 if found.known or found.ledger_trouble else 404,
         job_id=escape(job_id),
-        story=found,
-        told=tell(found),
+        snapshot=found,
+        report=build_report(found),
         key=escape(found.order.key) if found.order else None,
-        holder=id_text(found.order.holder) if found.order and found.order.holder else None,
-        runs=await _runs(desk, job_id) if found.state is story.State.CLAIMED else [],
+        holder=format_id(found.order.holder) if found.order and found.order.holder else None,
+        runs=await _running(context, job_id) if found.state is inspect.State.CLAIMED else [],
     )
 
 
-async def key(request: Request) -> Response:
-    """Who holds an ordering key, and who waits behind it."""
-    desk = desk_of(request)
+async def show_key(request: Request) -> Response:
+    """An ordering key: the job that holds it, and those parked behind it."""
+    context = context_of(request)
     if not request.query_params.get("key", "").strip():
         return RedirectResponse("/jobs", 303)
-    wanted, page = id_of(request.query_params["key"]), page_of(request)
-    line = await ordering.read(desk.backend.redis, desk.backend.queue, wanted, (page - 1) * PAGE, PAGE)
-    return desk.pages.answer(
+    wanted, page = parse_id(request.query_params["key"]), page_number(request)
+    backend = context.backend
+    line = await ordering.read(backend.redis, backend.queue, wanted, (page - 1) * PAGE_SIZE, PAGE_SIZE)
+    return context.templates.page(
         request,
         "key.html",
         key=escape(wanted),
         line=line,
-        jobs=[(id_text(job_id), len(job_id) <= LONGEST_ID, place_ms) for job_id, place_ms in line.jobs],
-        holder=id_text(line.holder) if line.holder else None,
+        jobs=[(format_id(job_id), len(job_id) <= MAX_ID_BYTES, place_ms) for job_id, place_ms in line.jobs],
+        holder=format_id(line.holder) if line.holder else None,
         page=page,
-        first=(page - 1) * PAGE + 1,
-        pages=max(1, -(-line.parked // PAGE)),
+        first=(page - 1) * PAGE_SIZE + 1,
+        pages=max(1, -(-line.parked // PAGE_SIZE)),
     )
 
 
-async def _runs(desk: Desk, job_id: bytes) -> list[tuple[bytes, RunningJob]]:
-    """Which workers have said, in their last signs of life, that they run a job."""
-    _, _, workers = await queue_status(desk.backend.redis, desk.backend.queue)
+async def _running(context: DashboardContext, job_id: bytes) -> list[tuple[bytes, RunningJob]]:
+    """The workers whose last heartbeat lists a job as running."""
+    _, _, workers = await queue_status(context.backend.redis, context.backend.queue)
     return [
         (worker.name, run)
         for worker in workers
