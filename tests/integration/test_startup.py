@@ -223,11 +223,20 @@ async def test_a_worker_that_creates_no_tables_needs_privileges_on_their_rows_on
         await stage.query("DROP ROLE modest")
 
 
-async def test_a_worker_retries_when_a_new_connection_is_lost(
-    stage: Stage, logged: Any, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        # SQLAlchemy raises this when the server goes away while it sets up the connection.
+        (ResourceClosedError("This Connection is closed"), "the connection to the database was lost"),
+        (asyncpg.LockNotAvailableError(""), "another transaction holds a lock that is needed"),
+        (ConnectionRefusedError(), "the database cannot be reached (ConnectionRefusedError)"),
+    ],
+    ids=["lost", "locked", "refused"],
+)
+async def test_a_worker_retries_when_waiting_can_help(
+    stage: Stage, logged: Any, monkeypatch: pytest.MonkeyPatch, error: Exception, reason: str
 ) -> None:
-    """SQLAlchemy raises this error when the server goes away while it sets up the connection."""
-    failures = [ResourceClosedError("This Connection is closed")] * 2
+    failures = [error] * 2
 
     async def fail_first(engine: AsyncEngine) -> str | None:
         if failures:
@@ -239,4 +248,4 @@ async def test_a_worker_retries_when_a_new_connection_is_lost(
     with logged() as lines:
         async with working(stage.settings(create=True)):
             await stage.create_user("ada")
-        assert reasons(lines(), "database_awaited") == ["the connection to the database was lost"] * 2
+        assert reasons(lines(), "database_awaited") == [reason] * 2

@@ -13,7 +13,7 @@ from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.exc import ResourceClosedError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from worker.model.failures import classify, describe, lacks_privilege
+from worker.model.failures import classify, describe, is_lock_timeout, lacks_privilege
 from worker.model.outcome import Release
 
 RECENT_SECONDS = 0.5
@@ -29,7 +29,7 @@ class ConnectionLost(Exception):
 
 
 class Unreachable(Exception):
-    """No connection could be made. The cause says why."""
+    """No connection could be made; see the cause."""
 
     sqlstate = "08001"
 
@@ -63,12 +63,14 @@ def describe_error(error: Exception) -> str:
         return "the connection to the database was lost"  # raised while SQLAlchemy sets up a new connection
     if lacks_privilege(error):
         return "the role lacks a privilege on the tables or the schema (SQLSTATE 42501): see docs/operations.md"
+    if is_lock_timeout(error):
+        return "another transaction holds a lock that is needed"
     attempt = classify(error)
     return attempt.detail if isinstance(attempt, Release) else describe(error)
 
 
 async def connect(*args: Any, **options: Any) -> Any:
-    """Open a connection with asyncpg, whose socket errors do not say which server they are about.
+    """Open a connection with asyncpg, whose socket errors do not name the server.
 
     Raises:
         Unreachable: the server cannot be reached.
@@ -82,8 +84,8 @@ async def connect(*args: Any, **options: Any) -> Any:
 class ConnectionActivity:
     """When each connection of an engine was last used.
 
-    It tells an idle connection from a broken one, and a connection that needs a ping from one that does not. It wraps
-    the dialect's methods: SQLAlchemy's event listeners would add a tenth to a job's function calls.
+    The pool pings a connection after some idle time, and a long idle time explains why the server has closed one. This
+    wraps the dialect's methods: SQLAlchemy's event listeners would add a tenth to a job's function calls.
     """
 
     def __init__(self, engine: Engine) -> None:

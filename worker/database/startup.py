@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from worker.database.connections import describe_error
 from worker.database.version import HEAD, SchemaError, SchemaStatus, explain, schema_status, version_of
 from worker.model.backoff import backoff_seconds
-from worker.model.failures import classify, lacks_privilege
+from worker.model.failures import classify, is_lock_timeout, lacks_privilege
 from worker.model.outcome import Release
 
 log = structlog.get_logger("worker")
@@ -68,9 +68,7 @@ async def _retry(read: Callable[[], Awaitable[str | None]]) -> str | None:
 
 
 def _may_recover(error: Exception) -> bool:
-    """Whether the error can end while the worker waits: the server comes back, or a privilege is granted."""
-    return (
-        isinstance(error, OSError | ResourceClosedError)
-        or lacks_privilege(error)
-        or isinstance(classify(error), Release)
-    )
+    """Whether waiting can help: the server comes back, a lock is released, or a privilege is granted."""
+    if isinstance(error, OSError | ResourceClosedError) or lacks_privilege(error) or is_lock_timeout(error):
+        return True
+    return isinstance(classify(error), Release)

@@ -76,7 +76,7 @@ def schema_status(version: str | None, head: str = HEAD) -> SchemaStatus:
 
 
 def explain(version: str | None) -> str:
-    """Describe a version for people, and say what to do about it.
+    """Describe a version for people, and name the way out if this worker cannot use it.
 
     >>> explain("0000_needs_0000").partition(": ")[2]
     'run `worker migrate`'

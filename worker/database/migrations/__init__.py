@@ -1,1 +1,1 @@
-"""The steps that make and change the tables. docs/decisions/0008 says how to add one."""
+"""The steps that make and change the tables. See docs/decisions/0008 for how to add one."""
