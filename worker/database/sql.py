@@ -3,23 +3,27 @@
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from sqlalchemy import CursorResult
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
 
 async def fetch(session: AsyncSession, statement: str, *values: Any) -> Sequence[Any]:
     """Run a statement with PostgreSQL's own placeholders (`$1`). Return its rows."""
-    return await session.run_sync(_fetch, statement, values)
+    return (await session.run_sync(_run, statement, values)).all()
 
 
 async def fetch_dicts(session: AsyncSession, statement: str, *values: Any) -> list[dict[str, Any]]:
     """Run a statement with PostgreSQL's own placeholders (`$1`). Return its rows as dictionaries by column name."""
-    return await session.run_sync(_fetch_dicts, statement, values)
+    result = await session.run_sync(_run, statement, values)
+    names = tuple(result.keys())
+    return [dict(zip(names, row, strict=True)) for row in result]
 
 
 async def execute(session: AsyncSession, statement: str, *values: Any) -> int:
     """Run a statement with PostgreSQL's own placeholders (`$1`). Return the number of rows it affected."""
-    return await session.run_sync(_execute, statement, values)
+    count: int = (await session.run_sync(_run, statement, values)).rowcount
+    return count
 
 
 def deleted_flags(row_ids: Iterable[int], deleted: Iterable[int]) -> list[bool]:
@@ -36,16 +40,5 @@ def deleted_flags(row_ids: Iterable[int], deleted: Iterable[int]) -> list[bool]:
     return flags
 
 
-def _fetch(session: Session, statement: str, values: tuple[Any, ...]) -> Sequence[Any]:
-    return session.connection().exec_driver_sql(statement, values).all()
-
-
-def _fetch_dicts(session: Session, statement: str, values: tuple[Any, ...]) -> list[dict[str, Any]]:
-    result = session.connection().exec_driver_sql(statement, values)
-    names = tuple(result.keys())
-    return [dict(zip(names, row, strict=True)) for row in result]
-
-
-def _execute(session: Session, statement: str, values: tuple[Any, ...]) -> int:
-    count: int = session.connection().exec_driver_sql(statement, values).rowcount
-    return count
+def _run(session: Session, statement: str, values: tuple[Any, ...]) -> CursorResult[Any]:
+    return session.connection().exec_driver_sql(statement, values)  # asyncpg has fetched all rows when it returns
