@@ -23,9 +23,9 @@ class Answer(IntEnum):
     """Nothing: the job is not in the queue. It has ended, or was never accepted."""
     CANCELLED = 1
     """It removed the job from the queue: no worker had claimed it."""
-    WORKER_ASKED = 2
-    """It asked the worker that runs the job to cancel it."""
-    NEXT_WORKER_ASKED = 3
+    REQUESTED_FROM_WORKER = 2
+    """It requested the cancellation from the worker that runs the job."""
+    REQUESTED_FROM_NEXT_WORKER = 3
     """The job may have its outcome already: the next worker cancels it unless the ledger has one."""
 
 
@@ -72,7 +72,7 @@ async def _read(redis: Redis, job_id: str) -> tuple[wire.Envelope | None, int]:
 def _result(job_id: str, queue: str, envelope: wire.Envelope | None, now_ms: int) -> bytes:
     failure = {"code": CANCELLED, "detail": DETAILS[CANCELLED]}
     return wire.encode_result(
-        job_id=job_id, job="unknown" if envelope is None else envelope.f, tries=0, queue=queue, done=False,
+        job_id=job_id, job="unknown" if envelope is None else envelope.f, attempt=0, queue=queue, done=False,
         reply=json.dumps(failure).encode(), enqueued_ms=0 if envelope is None else envelope.et, started_ms=now_ms,
         ended_ms=now_ms,
     )  # fmt: skip

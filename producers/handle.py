@@ -119,8 +119,8 @@ class JobHandle(Generic[ReplyT]):
 
         Returns its state:
             CANCELLED: it has no effect. It was removed from the queue, or had been cancelled before.
-            CLAIMED, DUE: the worker that has it, or claims it next, was asked to cancel it. It is cancelled shortly,
-                unless its COMMIT has begun; wait for its `result`.
+            CLAIMED, DUE: its cancellation was requested from the worker that holds or next claims it. It is cancelled
+                shortly, unless its COMMIT has begun; wait for its `result`.
             DONE, REJECTED, DEAD: it had ended already; nothing was changed.
             UNKNOWN: Redis has neither the job nor its outcome.
 
@@ -136,9 +136,9 @@ class JobHandle(Generic[ReplyT]):
         match answer:
             case Answer.CANCELLED:
                 return JobStatus.CANCELLED
-            case Answer.WORKER_ASKED:
+            case Answer.REQUESTED_FROM_WORKER:
                 return JobStatus.CLAIMED
-            case Answer.NEXT_WORKER_ASKED:
+            case Answer.REQUESTED_FROM_NEXT_WORKER:
                 return JobStatus.DUE
             case Answer.NOT_QUEUED:
                 return JobStatus.UNKNOWN if result is None else status_of_stored_result(result)

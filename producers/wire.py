@@ -162,7 +162,7 @@ def encode_result(
     *,
     job_id: str,
     job: str,
-    tries: int,
+    attempt: int,
     queue: str,
     done: bool,
     reply: bytes,
@@ -175,7 +175,7 @@ def encode_result(
     The fields of the message are left out: they may hold what no reply shows.
     """
     return b'{"t":%d,"f":%s,"a":[],"k":{},"et":%d,"s":%s,"r":%s,"st":%d,"ft":%d,"q":%s,"id":%s}' % (
-        tries, _quoted(job), enqueued_ms, b"true" if done else b"false", reply, started_ms, ended_ms, _quoted(queue),
+        attempt, _quoted(job), enqueued_ms, b"true" if done else b"false", reply, started_ms, ended_ms, _quoted(queue),
         to_json(job_id),
     )  # fmt: skip
 

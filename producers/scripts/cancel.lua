@@ -1,4 +1,5 @@
--- Cancel a job: at once if no worker has ever claimed it; otherwise ask the worker that holds it, or the next one.
+-- Cancel a job: at once if no worker has ever claimed it, otherwise by a request to the worker that holds it, or the
+-- next one.
 --
 -- A job that was claimed may have had its effect, even if it is back in the queue: the answer to its COMMIT may have
 -- been lost. So may a job that has a result and was put into the queue again by hand. The ledger knows, and only
@@ -13,8 +14,8 @@
 -- ARGV[5]  wake       channel: a job became due
 -- ARGV[6]  channel    where the job's producer hears of its ended jobs; '' for none
 --
--- Returns two values: 0 not in the queue, and its result (or false); 1 cancelled; 2 the worker that runs it was asked;
--- 3 the worker that claims it next will be asked. In the last case the job becomes due at once, unless it is parked.
+-- Returns two values: 0 not in the queue, and its result (or false); 1 cancelled; 2 requested from the worker that runs
+-- it; 3 requested from the worker that claims it next. In the last case it becomes due at once, unless it is parked.
 -- Safe to repeat: a cancelled job has left the queue and has its result; a second request changes nothing.
 
 local queue = KEYS[1]

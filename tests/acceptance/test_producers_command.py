@@ -261,7 +261,7 @@ def test_wait_prints_the_status_after_a_timeout(url: str) -> None:
     done = run(url, "delete-user", "--user-id", "1", "--wait", "0.05")
 
     assert done.code == 3
-    assert (done.answer["accepted"], done.answer["status"]) == (True, "queued")
+    assert (done.answer["accepted"], done.answer["status"]) == (True, "due")
     assert "the job continues: wait again" in done.error
 
 

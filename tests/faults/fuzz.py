@@ -152,7 +152,7 @@ class Fuzz:
 
     def _result(self, reply: bytes) -> bytes:
         return wire.encode_result(
-            job_id="j", job="create_user", tries=1, queue="arq:queue", done=self.chance.random() < 0.5, reply=reply,
+            job_id="j", job="create_user", attempt=1, queue="arq:queue", done=self.chance.random() < 0.5, reply=reply,
             enqueued_ms=1, started_ms=2, ended_ms=3,
         )  # fmt: skip
 

@@ -427,12 +427,12 @@ class Model(State):
         if job_id in self.leases or job_id in self.tries or job_id in self.results:
             self.abort.add(job_id)
             if job_id in self.leases:
-                return Answer.WORKER_ASKED, None
+                return Answer.REQUESTED_FROM_WORKER, None
             if change.before.raw_ms < self.queue[job_id] < PARKED_MS:
                 # Of Redis's own clock: whoever is to be cancelled overtakes nobody that matters.
                 self.queue[job_id] = change.seen.queue[job_id]
                 assert change.before.raw_ms - ROUNDING_MS <= self.queue[job_id] <= change.after.raw_ms
-            return Answer.NEXT_WORKER_ASKED, None
+            return Answer.REQUESTED_FROM_NEXT_WORKER, None
         self.results[job_id] = change.seen.results.get(job_id, b"")
         assert b'"cancelled"' in self.results[job_id]
         self.payloads.pop(job_id, None)

@@ -160,7 +160,7 @@ class Settler:
 
     def _result(self, job: ClaimedJob, reply: bytes, *, done: bool, ended_ms: int) -> bytes:
         return wire.encode_result(
-            job_id=job.job_id, job=job.name, tries=job.attempt, queue=self._identity.queue, done=done, reply=reply,
+            job_id=job.job_id, job=job.name, attempt=job.attempt, queue=self._identity.queue, done=done, reply=reply,
             enqueued_ms=job.enqueued_ms, started_ms=round(job.progress.started_ms), ended_ms=ended_ms,
         )  # fmt: skip
 
