@@ -17,7 +17,6 @@ from producers import JobDead, JobHandle, JobStatus, Producer, Request, keys
 from producers._redis import connect
 from tests.integration.running import (
     BREAK,
-    HASH,
     MEND,
     burst,
     environment,
@@ -26,6 +25,7 @@ from tests.integration.running import (
     settings_of,
     user,
 )
+from tests.jobs import HASH
 from tests.waiting import PATIENCE_SECONDS
 from worker.app import engine_worker
 from worker.cli import app

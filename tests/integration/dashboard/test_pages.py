@@ -13,7 +13,8 @@ import pytest
 from producers import Producer, UpdateUser, UserChanges, arq_wire, ids, keys
 from producers.keys import PARKED_MS
 from tests.integration.dashboard.staging import Page, opened
-from tests.integration.running import BREAK, HASH, MEND, burst, run_all, settings_of, user
+from tests.integration.running import BREAK, MEND, burst, run_all, settings_of, user
+from tests.jobs import HASH
 from worker.dashboard.security import Access
 from worker.dashboard.views.schedule import next_run_ms
 from worker.database import ledger
