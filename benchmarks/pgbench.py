@@ -44,5 +44,5 @@ def transaction_rate(database_url: str, seconds: float) -> float:
         check=False,
     )
     if (found := re.search(r"tps = ([\d.]+)", done.stdout)) is None:
-        raise NotMeasured(f"pgbench failed: {done.stderr.strip()[-200:]}")
+        raise NotMeasured(f"pgbench gave no rate: {(done.stderr or done.stdout).strip()[-200:]}")
     return float(found[1])

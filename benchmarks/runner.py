@@ -20,7 +20,7 @@ def run(
         for number in range(scenario_rounds):
             for trial in trials if number % 2 == 0 else reversed(trials):
                 outcome = _run_trial(results, scenario, number, trial)
-                report_progress(f"{scenario.name}, round {number + 1} of {scenario_rounds}: {trial.label}: {outcome}")
+                report_progress(f"{scenario.name}, round {number + 1} of {scenario_rounds}: {trial.label} – {outcome}")
     return results
 
 
@@ -36,5 +36,5 @@ def _run_trial(results: Results, scenario: Scenario, number: int, trial: Trial) 
     for metric, sample in zip(scenario.metrics, samples, strict=True):
         results.add(metric, trial.label, number, sample)
         note = f" ({sample.note})" if sample.note else ""
-        found.append(f"{metric.format(sample.value)} {metric.heading}{note}")
+        found.append(f"{metric.heading}: {metric.format(sample.value)}{note}")
     return "; ".join(found)
