@@ -61,7 +61,9 @@ def run_together(*calls: tuple[Sequence[str], Mapping[str, str]]) -> list[subpro
         return list(threads.map(lambda call: run(*call[0], variables=call[1]), calls))
 
 
-def eventually(question: Callable[[], T], *, seconds: float = PATIENCE_SECONDS, hint: Callable[[], str] = str) -> T:
+def eventually(
+    question: Callable[[], T | None], *, seconds: float = PATIENCE_SECONDS, hint: Callable[[], str] = str
+) -> T:
     """The first true answer to the question; AssertionError with the hint when there is none in time."""
     deadline = time.monotonic() + seconds
     while not (found := question()):

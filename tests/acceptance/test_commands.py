@@ -2,14 +2,16 @@
 
 import json
 import re
+from collections.abc import Mapping
 from contextlib import closing
+from subprocess import CompletedProcess
 
 import pytest
 import redis
 from typer.main import get_group
 
 from producers.messages import MESSAGES
-from tests.acceptance.commands import WORKER, Running, run, run_together
+from tests.acceptance.commands import WORKER, Running, eventually, run, run_together
 from tests.acceptance.conftest import Place
 from worker import cli
 
@@ -17,13 +19,21 @@ CHECK = (*WORKER, "check")
 AWAY = {"DATABASE_URL": "postgresql://someone:hush@127.0.0.1:1/none", "REDIS_URL": "redis://:hush@127.0.0.1:1/0"}
 
 
+def check(variables: Mapping[str, str]) -> CompletedProcess[str]:
+    """Run `worker check`, again if the machine was too busy for its own time limit of three seconds."""
+
+    def in_time() -> CompletedProcess[str] | None:
+        done = run(*CHECK, variables=variables)
+        return None if "Timeout" in done.stderr else done
+
+    return eventually(in_time)
+
+
 def test_check_is_healthy_only_for_the_queue_that_has_a_worker(place: Place) -> None:
     with Running((*WORKER, "run"), place.variables) as worker:
         worker.wait_for("worker_started")
 
-        here, elsewhere = run_together(
-            (CHECK, place.variables), (CHECK, {**place.variables, "WORKER_QUEUE": "elsewhere"})
-        )
+        here, elsewhere = check(place.variables), check({**place.variables, "WORKER_QUEUE": "elsewhere"})
 
     assert (here.returncode, here.stdout, here.stderr) == (0, "healthy\n", "")
     assert (elsewhere.returncode, elsewhere.stdout) == (1, "")
@@ -32,7 +42,7 @@ def test_check_is_healthy_only_for_the_queue_that_has_a_worker(place: Place) -> 
 
 
 def test_check_prints_one_line_for_each_server_that_does_not_answer() -> None:
-    done = run(*CHECK, variables=AWAY)
+    done = check(AWAY)
 
     assert (done.returncode, done.stdout) == (1, "")
     database, broker = done.stderr.splitlines()
@@ -47,7 +57,7 @@ def test_check_names_a_wrong_password(place: Place) -> None:
         secrets = (str(client.get_connection_kwargs()["password"]), place.database.split(":")[2].partition("@")[0])
     wrong = {name: re.sub(r":[^:@]+@", ":hush@", url) for name, url in place.variables.items()}
 
-    done = run(*CHECK, variables=wrong)
+    done = check(wrong)
 
     assert done.returncode == 1
     database, broker = done.stderr.splitlines()
@@ -58,7 +68,7 @@ def test_check_names_a_wrong_password(place: Place) -> None:
 
 
 def test_check_names_a_missing_database(place: Place) -> None:
-    done = run(*CHECK, variables={**place.variables, "DATABASE_URL": f"{place.database}x"})
+    done = check({**place.variables, "DATABASE_URL": f"{place.database}x"})
 
     assert done.stderr.splitlines()[0] == "database: the database does not exist (SQLSTATE 3D000)"
 
