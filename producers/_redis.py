@@ -4,6 +4,7 @@ import asyncio
 from typing import Any
 
 from arq.connections import ArqRedis
+from redis.asyncio import Redis
 from redis.asyncio.connection import AbstractConnection, ConnectionPool
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
@@ -58,6 +59,12 @@ def connect(
         job_deserializer=arq_wire.loads,
         default_queue_name=queue,
     )
+
+
+async def close_redis(redis: Redis) -> None:
+    """Close a client and its connections."""
+    await redis.aclose()
+    await redis.connection_pool.disconnect()
 
 
 class _Pool(ConnectionPool):

@@ -9,7 +9,7 @@ from typing import Any, Self, TypeVar, Unpack
 
 from producers import ids, keys, wire
 from producers._encoding import Options, Request, build, encode
-from producers._redis import ANSWER_TIMEOUT_SECONDS, connect
+from producers._redis import ANSWER_TIMEOUT_SECONDS, close_redis, connect
 from producers._result_waiter import ResultWaiter
 from producers._sender import Sender
 from producers.errors import EnqueueError, PartialEnqueueError
@@ -86,8 +86,7 @@ class Producer:
     async def close(self) -> None:
         """Close the connections and cancel all waiting `result` calls."""
         await self._results.close()
-        await self._redis.aclose()
-        await self._redis.connection_pool.disconnect()
+        await close_redis(self._redis)
 
     # One typed method a job type. All take the same `Options`.
 

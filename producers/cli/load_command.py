@@ -4,6 +4,7 @@ import asyncio
 import os
 import stat
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -12,13 +13,13 @@ from typing import IO, Annotated, BinaryIO
 
 import typer
 
-from producers._redis import ANSWER_TIMEOUT_SECONDS, connect
+from producers._redis import ANSWER_TIMEOUT_SECONDS, close_redis, connect
 from producers._sender import Sender
 from producers.cli import options
 from producers.cli.load import Load, Naming, Stopped
 from producers.cli.output import Exit, Failure, error_console
 from producers.cli.records import BadLine, Format, HeaderError, Lines, Record, read
-from producers.cli.report import Refusals, Summary, progress_bar
+from producers.cli.report import Refusals, print_summary, progress_bar
 from producers.errors import RedisRefused
 
 STDIN = "-"
@@ -116,10 +117,12 @@ def _load(source: BinaryIO, settings: _Settings, kept: IO[str] | None) -> Exit:
     refusals = Refusals(console, kept)
     with progress_bar(console, lines, _size(source)) as progress:
         load = Load(naming=settings.naming, refuse=refusals.add, progress=progress)
-        summary = Summary(load, prefix=settings.naming.prefix, dry_run=settings.redis_url is None)
+        began = time.monotonic()
         failure = _run(load, _from(settings.from_line, read(lines, settings.form)), settings)
+        seconds = max(time.monotonic() - began, 0.001)
     refusals.end()
-    summary.print(finished=failure is None)
+    prefix, dry_run = settings.naming.prefix, settings.redis_url is None
+    print_summary(load, prefix=prefix, dry_run=dry_run, seconds=seconds, finished=failure is None)
     if failure is not None:
         raise failure
     return Exit.REFUSED if load.refused else Exit.OK
@@ -159,8 +162,7 @@ async def _send(load: Load, records: Iterator[Record | BadLine], settings: _Sett
         sender = Sender(redis, settings.queue, max_queued=0, timeout_seconds=settings.timeout_seconds)
         await load.run(records, sender=sender)
     finally:
-        await redis.aclose()
-        await redis.connection_pool.disconnect()
+        await close_redis(redis)
 
 
 def _from(line: int, records: Iterator[Record | BadLine]) -> Iterator[Record | BadLine]:

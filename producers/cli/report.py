@@ -2,7 +2,6 @@
 
 import json
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import IO
@@ -52,41 +51,24 @@ def progress_bar(console: Console, lines: Lines, total_bytes: int | None) -> Ite
         yield lambda: progress.update(task, completed=lines.bytes_read)
 
 
-class Summary:
-    """The counts of a load and its duration."""
+def print_summary(load: Load, *, prefix: str, dry_run: bool, seconds: float, finished: bool) -> None:
+    """Print the counts of a load: a sentence on a terminal, a JSON object in a pipe."""
+    if sys.stdout.isatty():
+        print_line(_sentence(load, seconds, dry_run=dry_run))
+        return
+    counts: dict[str, object] = {"lines": load.lines, "refused": load.refused, "seconds": round(seconds, 3)}
+    if dry_run:
+        counts = {"dry_run": True, "valid": load.valid, **counts}
+    else:
+        counts = {"accepted": load.accepted, "already_known": load.known, **counts}
+        counts |= {"jobs_per_second": round(load.accepted / seconds), "idempotency_prefix": prefix}
+    print_json(counts if finished else {**counts, "next_line": load.next_line})
 
-    def __init__(self, load: Load, *, prefix: str, dry_run: bool) -> None:
-        self._load = load
-        self._prefix = prefix
-        self._dry_run = dry_run
-        self._began = time.monotonic()
 
-    def print(self, *, finished: bool) -> None:
-        """Print a sentence on a terminal, a JSON object in a pipe."""
-        seconds = max(time.monotonic() - self._began, 0.001)
-        if sys.stdout.isatty():
-            print_line(self._sentence(seconds))
-        else:
-            print_json(self._object(seconds) | ({} if finished else {"next_line": self._load.next_line}))
-
-    def _sentence(self, seconds: float) -> str:
-        load = self._load
-        if self._dry_run:
-            return f"{load.valid:,} of {load.lines:,} lines are valid, {load.refused:,} refused, in {seconds:.1f} s"
-        return (
-            f"{load.accepted:,} accepted, {load.known:,} already known, {load.refused:,} refused of {load.lines:,} "
-            f"lines, in {seconds:.1f} s ({load.accepted / seconds:,.0f} jobs/s)"
-        )
-
-    def _object(self, seconds: float) -> dict[str, object]:
-        load = self._load
-        counts = {"lines": load.lines, "refused": load.refused, "seconds": round(seconds, 3)}
-        if self._dry_run:
-            return {"dry_run": True, "valid": load.valid, **counts}
-        return {
-            "accepted": load.accepted,
-            "already_known": load.known,
-            **counts,
-            "jobs_per_second": round(load.accepted / seconds),
-            "idempotency_prefix": self._prefix,
-        }
+def _sentence(load: Load, seconds: float, *, dry_run: bool) -> str:
+    if dry_run:
+        return f"{load.valid:,} of {load.lines:,} lines are valid, {load.refused:,} refused, in {seconds:.1f} s"
+    return (
+        f"{load.accepted:,} accepted, {load.known:,} already known, {load.refused:,} refused of {load.lines:,} "
+        f"lines, in {seconds:.1f} s ({load.accepted / seconds:,.0f} jobs/s)"
+    )

@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Column, Table
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from producers._redis import connect
+from producers._redis import close_redis, connect
 from worker.database.connections import DATABASE_ERRORS
 from worker.database.connections import describe_error as describe_database_error
 from worker.database.session import create_engine
@@ -82,8 +82,7 @@ async def _servers(settings: Settings) -> AsyncIterator[Servers]:
     try:
         yield Servers(redis, engine)
     finally:
-        await redis.aclose()
-        await redis.connection_pool.disconnect()
+        await close_redis(redis)
         await engine.dispose()
 
 

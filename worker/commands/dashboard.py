@@ -7,7 +7,7 @@ import socket
 import typer
 from redis.asyncio import Redis
 
-from producers._redis import connect
+from producers._redis import close_redis, connect
 from worker.commands.common import ANSWER_SECONDS, stop
 from worker.dashboard.app import Dashboard
 from worker.dashboard.context import Backend
@@ -60,8 +60,7 @@ async def _serve(settings: Settings, access: Access, redis: Redis, listening: so
     finally:
         dashboard.poller.close()
         await dashboard.poller.wait_closed()
-        await redis.aclose()
-        await redis.connection_pool.disconnect()
+        await close_redis(redis)
         await engine.dispose()
 
 

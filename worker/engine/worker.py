@@ -17,12 +17,13 @@ from typing import Any
 import structlog
 from arq.worker import Worker
 
+from producers._redis import close_redis
 from worker.engine.context import runtime_of
 from worker.engine.pipeline import Options, Pipeline
 from worker.engine.settler import WorkerIdentity
 from worker.engine.signals import Signals
 from worker.engine.tasks import SHUTDOWN_SECONDS, Actor, LoopLag, cancel_all, run_forever, run_until
-from worker.queue.availability import REDIS_ERRORS, close_redis, wait_for_redis
+from worker.queue.availability import REDIS_ERRORS, wait_for_redis
 from worker.queue.heartbeat import HEARTBEAT_SECONDS, Heartbeat
 
 log = structlog.get_logger("worker")

@@ -9,11 +9,10 @@ from redis.exceptions import RedisError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from producers import keys
-from producers._redis import connect
+from producers._redis import close_redis, connect
 from worker.database.connections import describe_error as describe_database_error
 from worker.database.connections import ping
 from worker.database.session import create_engine
-from worker.queue.availability import close_redis
 from worker.queue.availability import describe_error as describe_redis_error
 from worker.settings import Settings
 

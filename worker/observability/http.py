@@ -20,13 +20,12 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from producers._redis import connect
+from producers._redis import close_redis, connect
 from worker.database.session import create_engine
 from worker.engine.worker import EngineWorker
 from worker.observability import health
 from worker.observability.health import Health, Probe
 from worker.observability.metrics import MetricFamilies, MetricsSnapshot
-from worker.queue.availability import close_redis
 from worker.queue.counters import read_counters
 from worker.queue.status import Beat, WorkerSeen, queue_status
 

@@ -78,12 +78,6 @@ async def wait_for_redis(redis: Redis, state: ServerState) -> None:
             log.warning("redis_may_evict_jobs", maxmemory_policy=policy, required_policy="noeviction")
 
 
-async def close_redis(redis: Redis) -> None:
-    """Close a client and its connections."""
-    await redis.aclose()
-    await redis.connection_pool.disconnect()
-
-
 def describe_error(error: Exception) -> str:
     """Why Redis cannot be used, in its own words: they hold no value of a message."""
     return str(error.__cause__ if isinstance(error, NotSent) and error.__cause__ else error) or type(error).__name__
