@@ -4,7 +4,7 @@
         job = await producer.create_user(email="ada@example.com", username="ada", hashed_password=encoded)
         user = await job.result(timeout=5)
 
-Importing this loads pydantic and arq's Redis client: no database, nothing of the worker.
+Importing this package loads pydantic and arq's Redis client, but no database driver and no part of the worker.
 """
 
 from producers._encoding import Request

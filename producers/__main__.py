@@ -1,4 +1,4 @@
-"""`python -m producers`: enqueue jobs from a shell."""
+"""`python -m producers`: enqueue jobs from a shell, or print the contract."""
 
 import sys
 

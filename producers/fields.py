@@ -7,7 +7,7 @@ from email_validator import EmailNotValidError, validate_email
 from pydantic import AfterValidator, Field
 from pydantic_core import PydanticCustomError
 
-# Lengths are in characters and are those of the tables' columns. The longest content, written entirely in JSON's \\u
+# Lengths are in characters and are those of the tables' columns. The longest content, written entirely in JSON's \u
 # escapes (12 bytes for a character beyond the first plane), still fits the default payload limit of 1 MiB.
 EMAIL_LENGTH = 254
 USERNAME_LENGTH = 64
@@ -34,8 +34,8 @@ _PASSWORD_HASH = re.compile(
     re.VERBOSE | re.ASCII,
 )
 
-# Common addresses, which the e-mail library accepts unchanged; it checks all others. It would take more time than the
-# rest of a job's validation. Possessive quantifiers (`++`) rule out backtracking: no part can begin within the last.
+# Common addresses, which the e-mail library would accept unchanged, in more time than the rest of a job's validation
+# takes. It checks all others. Possessive quantifiers (`++`) rule out backtracking: no part can begin within the last.
 _COMMON_EMAIL = re.compile(
     r"[a-z0-9]++(?:[._+-][a-z0-9]++)*+@(?:[a-z0-9]++(?:-[a-z0-9]++)*+\.)++(?:com|org|net|edu|gov|io|dev|app|[a-z]{2})"
 )

@@ -27,7 +27,7 @@ class JobStatus(StrEnum):
 
     @property
     def is_final(self) -> bool:
-        """Whether the job has ended for good: a dead one may be replayed."""
+        """Whether the state never changes again. A dead job can be replayed."""
         return self in {JobStatus.DONE, JobStatus.REJECTED, JobStatus.CANCELLED}
 
 

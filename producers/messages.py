@@ -210,7 +210,7 @@ def problems(error: ValidationError) -> tuple[str, ...]:
     """
     lines = []
     for problem in error.errors(include_url=False, include_input=False, include_context=False)[:20]:
-        # The sender chose the name of an unknown field: it is shown only when it cannot be a value.
+        # The sender chose the name of an unknown field: unless it has the form of a name, it may be a value.
         parts = [part if isinstance(part, int) or _NAME.fullmatch(part) else "…" for part in problem["loc"]]
         text = problem["msg"][:1].lower() + problem["msg"][1:]
         lines.append(f"{'.'.join(map(str, parts))}: {text}" if parts else text)
