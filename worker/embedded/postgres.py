@@ -56,7 +56,7 @@ _STATUS_LINE = 7  # of postmaster.pid, counted from 0
 class PostgresServer(Server):
     """A PostgreSQL with one user, `postgres`, and one database, `worker`.
 
-    If the caller is root, the server runs as the user `nobody`, which must be able to reach `folder`.
+    If the caller is root, the server runs under an unprivileged account, which must be able to reach `folder`.
     """
 
     name: ClassVar[str] = "PostgreSQL"
