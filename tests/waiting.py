@@ -5,6 +5,9 @@ import time
 PATIENCE_SECONDS = 180.0
 """The longest wait for an event. Only a fault takes this long: a test goes on as soon as the event has come."""
 
+HANG_SECONDS = 900.0
+"""For tests that start several Python processes and servers: the end of a hang, not of a wait on a busy machine."""
+
 SAMPLE_SECONDS = 0.05
 
 

@@ -10,12 +10,13 @@ import pytest
 
 from tests.acceptance.commands import WORKER, Running, eventually, run
 from tests.acceptance.conftest import Place
-from tests.waiting import PATIENCE_SECONDS
+from tests.waiting import HANG_SECONDS
 from worker.database.session import create_engine
 from worker.database.startup import create_tables
 from worker.embedded import EmbeddedServers
 
-DEMO_SECONDS = 3 * PATIENCE_SECONDS  # for servers, a worker and all jobs, of which each part has its own patience
+pytestmark = pytest.mark.timeout(HANG_SECONDS)
+
 DEMO = (*WORKER, "demo", "--jobs", "200")
 JOBS = {"create_user", "update_user", "delete_user", "create_post", "update_post", "delete_post"}
 
@@ -28,7 +29,7 @@ def report(output: str) -> dict[str, Any]:
 
 
 def test_demo_accounts_for_every_job() -> None:
-    done = run(*DEMO, "--ephemeral", seconds=DEMO_SECONDS)
+    done = run(*DEMO, "--ephemeral", seconds=HANG_SECONDS)
 
     assert done.returncode == 0, done.stderr
     printed = report(done.stdout)
@@ -70,7 +71,7 @@ def test_demo_fails_when_one_post_is_lost(kept: Path) -> None:
         place.sql(TRIGGER)
     try:
         # when the demo runs on it
-        done = run(*DEMO, "--folder", str(kept), seconds=DEMO_SECONDS)
+        done = run(*DEMO, "--folder", str(kept), seconds=HANG_SECONDS)
     finally:
         with EmbeddedServers(kept) as servers:
             place = Place(servers.urls.database, servers.urls.redis)
@@ -99,14 +100,20 @@ def test_demo_ends_its_worker_and_its_servers_at_a_signal(reachable: Path, kept:
     command = (*WORKER, "demo", "--jobs", "5000", "--folder", str(kept))
     with Running(command, {"TMPDIR": str(reachable)}) as demo:
         # given that its worker has started
-        eventually(lambda: [log for log in reachable.glob("worker-demo-*/*") if log.stat().st_size], hint=demo.output)
+        eventually(lambda: has_worker(demo, reachable), seconds=HANG_SECONDS)
 
-        code = demo.stop(by)
+        code = demo.stop(by, seconds=HANG_SECONDS)
 
         # then it does not report success, and leaves no process and no temporary file
         assert code != 0
         assert running_in(reachable) == running_in(kept) == []
         assert list(reachable.glob("worker-demo-*/*")) == []
+
+
+def has_worker(demo: Running, folder: Path) -> bool:
+    """Whether the demo's worker has logged something. The demo must still be running."""
+    assert demo.process.poll() is None, demo.output()
+    return any(log.stat().st_size for log in folder.glob("worker-demo-*/*"))
 
 
 def running_in(folder: Path) -> list[str]:
