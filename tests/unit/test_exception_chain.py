@@ -1,4 +1,4 @@
-"""Is an exception told whole by its types and places, in a bounded list, and without any of its texts?"""
+"""Exceptions are described by the types and places of their chains: bounded, and without any of their texts."""
 
 import asyncio
 import json
@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
 
-from worker.model.failures import MAX_LINKS, MORE, causes
+from worker.model.failures import MAX_LINKS, MORE, causes, describe
 
 SECRET = "ada@example.com"
 
@@ -20,7 +20,7 @@ SECRET = "ada@example.com"
 def raised(error: BaseException) -> BaseException:
     try:
         raise error  # noqa: TRY301  # for its place
-    except BaseException as caught:  # noqa: BLE001  # also of those that are no `Exception`
+    except BaseException as caught:  # noqa: BLE001  # includes those that are not an `Exception`
         return caught
 
 
@@ -28,37 +28,40 @@ def types(error: BaseException) -> list[str]:
     return [link["type"] for link in causes(error)]
 
 
-def test_a_link_has_its_type_its_state_and_its_place() -> None:
-    class ServerError(Exception):
-        sqlstate = "23505"
+class ServerError(Exception):
+    sqlstate = "23505"
 
+
+def test_a_link_has_type_sqlstate_and_place() -> None:
     error = raised(DBAPIError(SECRET, {"email": SECRET}, ServerError(SECRET)))
     line = raised.__code__.co_firstlineno + 2
     assert causes(error) == [
         {"type": "sqlalchemy.exc.DBAPIError", "at": f"tests/unit/test_exception_chain.py:{line} in raised"},
-        {"type": f"{__name__}.{ServerError.__qualname__}", "sqlstate": "23505"},
+        {"type": f"{__name__}.ServerError", "sqlstate": "23505"},
     ]
+    assert describe(error) == f"DBAPIError from ServerError[23505] at test_exception_chain.py:{line} in raised"
 
 
-def test_the_place_is_in_code_of_ours_and_not_in_a_librarys() -> None:
+def test_the_place_is_not_in_a_library() -> None:
     with pytest.raises(ArgumentError) as caught:
         make_url(SECRET)
     assert "site-packages" in str(caught.traceback[-1].path)
     (link,) = causes(caught.value)
-    assert link["at"].endswith(" in test_the_place_is_in_code_of_ours_and_not_in_a_librarys")
+    for described in (link["at"], describe(caught.value)):
+        assert described.endswith(" in test_the_place_is_not_in_a_library")
 
 
-async def test_the_place_is_not_in_the_standard_library_either() -> None:
+async def test_the_place_is_not_in_the_standard_library() -> None:
     with pytest.raises(TimeoutError) as caught:
         async with asyncio.timeout(0):
             await asyncio.Event().wait()
-    told = causes(caught.value)
-    assert [link["type"] for link in told] == ["TimeoutError", "asyncio.exceptions.CancelledError"]
-    for link in told:
+    links = causes(caught.value)
+    assert [link["type"] for link in links] == ["TimeoutError", "asyncio.exceptions.CancelledError"]
+    for link in links:
         assert link["at"].startswith("tests/unit/test_exception_chain.py:")
 
 
-def test_the_worker_is_no_library_where_it_is_installed_as_one(tmp_path: Path) -> None:
+def test_the_place_is_in_the_worker_where_it_is_installed_as_a_library(tmp_path: Path) -> None:
     # Given: the worker among the libraries of an environment, as in the image.
     library = tmp_path / "lib" / "site-packages"
     (library / "worker").mkdir(parents=True)
@@ -86,7 +89,7 @@ def test_the_worker_is_no_library_where_it_is_installed_as_one(tmp_path: Path) -
     assert ran.stdout == "worker/handlers.py:3 in handle\n"
 
 
-def test_what_is_followed_is_what_python_would_tell() -> None:
+def test_a_chain_is_the_one_that_python_reports() -> None:
     def handling(*, quietly: bool) -> BaseException:
         try:
             try:
@@ -94,7 +97,7 @@ def test_what_is_followed_is_what_python_would_tell() -> None:
             except KeyError:
                 if quietly:
                     raise LookupError(SECRET) from None
-                raise LookupError(SECRET)  # noqa: B904  # that is what is tested
+                raise LookupError(SECRET)  # noqa: B904  # the implicit context is tested
         except LookupError as error:
             return error
 
@@ -114,7 +117,7 @@ def test_a_group_has_a_chain_for_each_member() -> None:
         "type": "BaseExceptionGroup",
         "errors": [
             [{"type": "KeyError"}, {"type": "OSError"}],
-            [{"type": "ExceptionGroup", "errors": [[{"type": "ValueError"}]]}],  # its cause has been told
+            [{"type": "ExceptionGroup", "errors": [[{"type": "ValueError"}]]}],  # its cause is listed above
             [{"type": "KeyboardInterrupt"}],
         ],
     }
@@ -136,6 +139,11 @@ def chained(length: int) -> Exception:
     return error
 
 
+def with_note(error: Exception) -> Exception:
+    error.add_note(SECRET)
+    return error
+
+
 @pytest.mark.parametrize(
     "error",
     [
@@ -143,30 +151,34 @@ def chained(length: int) -> Exception:
         nested(500),
         ExceptionGroup(SECRET, [KeyError(SECRET)] * 10_000),
         ExceptionGroup(SECRET, [chained(100) for _ in range(100)]),
+        with_note(LookupError()),
+        UnicodeDecodeError("utf-8", SECRET.encode(), 0, 1, SECRET),
     ],
-    ids=["long", "deep", "one many times", "wide"],
+    ids=["long", "deep", "one many times", "wide", "with a note", "with attributes"],
 )
-def test_any_exception_is_told_in_few_links_and_without_texts(error: Exception) -> None:
-    told = json.dumps(causes(error))
-    assert told.count('"type"') <= MAX_LINKS + told.count(MORE["type"])
-    assert len(told) < 1000
-    assert SECRET not in told
+def test_any_exception_has_few_links_and_no_text(error: Exception) -> None:
+    links = json.dumps(causes(error))
+    assert links.count('"type"') <= MAX_LINKS + links.count(MORE["type"])
+    for described in (links, describe(error)):
+        assert len(described) < 1000
+        assert SECRET not in described
 
 
-def test_what_is_left_out_is_said() -> None:
+def test_links_that_are_left_out_are_marked() -> None:
     assert causes(chained(MAX_LINKS - 1))[-1] == {"type": "KeyError"}
     assert causes(chained(MAX_LINKS))[-1] == MORE
     group = ExceptionGroup("", [KeyError() for _ in range(MAX_LINKS)])
     assert causes(group)[0]["errors"][-1] == [MORE]
 
 
-def test_a_circle_is_told_once() -> None:
+def test_a_circle_is_listed_once() -> None:
     first, second = LookupError(), KeyError()
     first.__cause__, second.__cause__ = second, first
     assert types(first) == ["LookupError", "KeyError"]
+    assert describe(first) == "LookupError from KeyError"
 
 
-def test_an_attribute_that_is_something_else_is_not_told() -> None:
+def test_an_attribute_of_another_type_is_left_out() -> None:
     class Odd(Exception):
         orig: Any = SECRET
         sqlstate: Any = 23505
