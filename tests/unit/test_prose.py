@@ -50,12 +50,11 @@ def test_files_are_those_below_the_paths_without_caches_and_images(tmp_path: Pat
     assert files(tmp_path, [str(tmp_path / "f.md")]) == ["f.md"]
 
 
-def test_a_commit_subject_is_reported_when_it_is_long_or_has_a_banned_word() -> None:
+def test_a_commit_subject_of_more_than_72_characters_is_reported() -> None:
     long = "x" * 73
 
-    assert list(check_subjects(["Add a queue", "x" * 72, long, "Tell the caller"])) == [
-        f"commit subject: 73 characters, 72 allowed: {long}",
-        "commit subject: Tell: Tell the caller",
+    assert list(check_subjects(["Add a queue", "x" * 72, long])) == [
+        f"commit subject: 73 characters, 72 allowed: {long}"
     ]
 
 
