@@ -120,7 +120,7 @@ async def _campaign(
                 if fuzz_seed is not None and fuzzing is None and nemesis.idle:
                     fuzzing = asyncio.create_task(fuzz(fuzz_seed))
                 runs.append(await _one(made, nemesis, how))
-                _tell(runs)
+                _print_last(runs)
             if fuzz_seed is not None and fuzzing is None:
                 fuzzing = asyncio.create_task(fuzz(fuzz_seed))
             fuzzed = None if fuzzing is None else await fuzzing
@@ -134,17 +134,17 @@ async def _campaign(
     return runs, fuzzed, versions
 
 
-def _tell(runs: list[Run]) -> None:
+def _print_last(runs: list[Run]) -> None:
     last = runs[-1]
     if last.verdict.wrong:
-        said = str(last)
+        text = str(last)
     else:
         batches = "" if last.how.batch == 1 else ", batches"
-        said = (
+        text = (
             f"{last.nemesis}{batches}: {last.jobs:,} jobs, {last.faults} faults, all well after "
             f"{last.recovery_seconds:.1f} s, {last.seconds:.0f} s in all"
         )
-    typer.echo(f"{time.strftime('%H:%M:%S')} {said} (so far {sum(done.jobs for done in runs):,} jobs)")
+    typer.echo(f"{time.strftime('%H:%M:%S')} {text} (so far {sum(done.jobs for done in runs):,} jobs)")
 
 
 async def _one(made: House, nemesis: Nemesis, how: How) -> Run:

@@ -1,4 +1,4 @@
-"""The client: what it asked for, whether that was accepted, and what it was told of it."""
+"""The client: what it enqueued, whether that was accepted, and the outcomes that it observed."""
 
 import asyncio
 import itertools
@@ -30,14 +30,14 @@ class Asked:
     base: str
     message: Message[Any]
     mark: str
-    """What the rows that it makes or changes say; empty when it deletes."""
+    """The text in the rows that it makes or changes; empty when it deletes."""
     call: int
     """The call that it was first part of: it was accepted by this one or by a later one."""
     accepted_by: float = math.inf
     """The call after which it is known to have been accepted; infinite while it is not."""
     state: State = "invoked"
-    told: str | None = None
-    """The first outcome that was seen, as JSON of what its result says."""
+    observed: str | None = None
+    """The first outcome that was observed, as JSON."""
     events: list[tuple[float, str]] = field(default_factory=list)
     key: str | None = field(init=False)
     """The ordering key."""
@@ -75,7 +75,7 @@ class Client:
         self._run = run
         self._one_call = asyncio.Lock()
         self._numbers, self._calls = itertools.count(1), itertools.count(1)
-        self._untold: dict[str, Asked] = {}
+        self._unobserved: dict[str, Asked] = {}
 
     async def close(self) -> None:
         """Close the connections."""
@@ -85,7 +85,7 @@ class Client:
         """Enqueue messages, each with the mark that its rows bear, and note what became of each."""
         asked = []
         for start in range(0, len(jobs), JOBS_A_CALL):
-            # One call after the other: of two at once nobody knows which was accepted first.
+            # One call after the other: of two at once it is unknown which was accepted first.
             async with self._one_call:
                 call = next(self._calls)
                 some = []
@@ -106,43 +106,43 @@ class Client:
                 await self._send(list(together), next(self._calls))
 
     def forget(self, gone: Collection[Asked]) -> None:
-        """These were taken out by hand: nothing can be said of them."""
+        """These were taken out by hand: nothing is known of them."""
         self.history = [one for one in self.history if one not in gone]
         for one in gone:
-            self._untold.pop(one.job_id, None)
+            self._unobserved.pop(one.job_id, None)
 
     async def watch(self) -> None:
         """Look at outcomes now and then, and keep the first that is seen of each."""
         while True:
             # Some at a time, each in turn: a hundred thousand that wait must not take all the time there is.
-            some = list(itertools.islice(self._untold.values(), LOOKED_AT))
+            some = list(itertools.islice(self._unobserved.values(), LOOKED_AT))
             with suppress(RedisError, OSError):
                 await self.look(some)
             for one in some:
-                if self._untold.pop(one.job_id, None) is not None:
-                    self._untold[one.job_id] = one
+                if self._unobserved.pop(one.job_id, None) is not None:
+                    self._unobserved[one.job_id] = one
             await asyncio.sleep(0.2)
 
     async def look(self, asked: Sequence[Asked] | None = None) -> None:
         """Look once at outcomes that were not seen yet: of these jobs, or of all."""
-        waiting = [one for one in (self._untold.values() if asked is None else asked) if one.told is None]
+        waiting = [one for one in (self._unobserved.values() if asked is None else asked) if one.observed is None]
         for start in range(0, len(waiting), 500):
             some = waiting[start : start + 500]
             for one, result in zip(some, await self.results(some), strict=True):
-                # Somebody else may have looked meanwhile.
-                if result is not None and self._untold.pop(one.job_id, None) is not None:
-                    one.told = result
-                    one.note(f"told {result[:80]}")
+                # Another task may have looked meanwhile.
+                if result is not None and self._unobserved.pop(one.job_id, None) is not None:
+                    one.observed = result
+                    one.note(f"observed {result[:80]}")
                     if isinstance(one.message, CreateUser) and result.startswith("[true"):
                         self.made.append(json.loads(result)[1]["id"])
 
     async def results(self, some: Sequence[Asked]) -> list[str | None]:
-        """What the results of these jobs say now."""
+        """The current outcomes of these jobs."""
         found = await self.looks.mget([f"arq:result:{one.job_id}" for one in some])
-        return [None if data is None else said(data) for data in found]
+        return [None if data is None else outcome_of(data) for data in found]
 
     async def tries(self) -> set[int]:
-        """How many tries the jobs of the history took, as their results say."""
+        """The numbers of attempts that the jobs of the history took, by their results."""
         tries: set[int] = set()
         for start in range(0, len(self.history), 500):
             keys = [f"arq:result:{one.job_id}" for one in self.history[start : start + 500]]
@@ -152,9 +152,9 @@ class Client:
     async def _send(self, asked: list[Asked], call: int) -> None:
         for one in asked:
             one.note("invoked")
-            # Told or not, it may be accepted: an outcome may come.
-            if one.told is None:
-                self._untold.setdefault(one.job_id, one)
+            # Whether the error was reported or not, it may be accepted: an outcome may come.
+            if one.observed is None:
+                self._unobserved.setdefault(one.job_id, one)
         requests = [Request(one.message, idempotency_key=one.base) for one in asked]
         try:
             outcomes: Sequence[object] = await self.producer.enqueue_many(requests)
@@ -172,7 +172,7 @@ class Client:
             one.note(one.state)
 
 
-def said(data: bytes) -> str:
-    """What a result says, in one form: done and the reply, or the code."""
+def outcome_of(data: bytes) -> str:
+    """The outcome in a result, in one form: done and the reply, or the code."""
     result = json.loads(data)
     return json.dumps([result["s"], result["r"]], sort_keys=True)

@@ -13,7 +13,7 @@ from tests.waiting import slowdown
 LONGEST_BACKOFF_SECONDS = 8.0
 """Of a job with five tries: the wait before the last."""
 SETTLE_SECONDS = LEASE_SECONDS + LONGEST_BACKOFF_SECONDS + 5
-"""The promise: what the load has left in the queue when the fault is over, some hundred jobs, is settled within."""
+"""The promise: the jobs that are left in the queue when the fault is over, a few hundred, are settled in this time."""
 
 
 async def settle(stage: Stage) -> Verdict:

@@ -13,7 +13,7 @@ from typing import Any
 from producers import wire
 
 MARKER = "S3cret!Marker"
-"""No log, error or answer may hold it. It could be no name of a field, for such names are told."""
+"""No log, error or answer may hold it. It is not a possible field name, for such names are shown."""
 HASH = f"scrypt:32768:8:1${MARKER}${'0123456789abcdef' * 4}"
 EMAIL = f"{MARKER}@example.com"
 MOST_BYTES = 100_000
@@ -57,7 +57,7 @@ class Fuzz:
         self.chance = random.Random(seed)  # noqa: S311  # repeatable, not secret
 
     def payload(self) -> bytes:
-        """Something in the place of a job's envelope. Seldom it is one."""
+        """Something in the place of a job's envelope. It rarely is one."""
         return self._one_of(self._random, self._pickled, self._odd, *[self._mutated] * 3, *[self._misfilled] * 6)
 
     def result(self) -> bytes:
@@ -68,12 +68,12 @@ class Fuzz:
     def beat(self) -> bytes:
         """Something in the place of a worker's sign of life."""
         numbers = (0, 1, -1, 7.5, 1e308, -1e308, 2**63, 2**64, 10**300, 1_700_000_000, MARKER, None, "nan", "inf", True)
-        said = {name: self.chance.choice(numbers) for name in ("at", "running", "held", "concurrency")}
-        return self._one_of(self._random, lambda: json.dumps(said).encode(), lambda: self._spoiled(json.dumps(said)))
+        beat = {name: self.chance.choice(numbers) for name in ("at", "running", "held", "concurrency")}
+        return self._one_of(self._random, lambda: json.dumps(beat).encode(), lambda: self._spoiled(json.dumps(beat)))
 
     def letter(self) -> bytes:
         """Something in the place of what is known of a death."""
-        said = {
+        beat = {
             "job": self.chance.choice(["create_user", "\x1b]0;x\x07", "", "x" * 5000]),
             "code": self.chance.choice(["failed", "\u202e", "\n\n", 7, None]),
             "detail": self.chance.choice(["why", "\x00\x1b[31m", "\U0001f4a5" * 400, {}, "[red]no[/nothing]"]),
@@ -81,10 +81,10 @@ class Fuzz:
             "enqueued_ms": self.chance.choice([1, -1, 10**30, -(10**18), 253402300800000, None]),
             "worker": self.chance.choice(["host:1", "\ufeff", None]),
         }
-        return self._one_of(self._random, lambda: json.dumps(said).encode(), lambda: self._spoiled(json.dumps(said)))
+        return self._one_of(self._random, lambda: json.dumps(beat).encode(), lambda: self._spoiled(json.dumps(beat)))
 
     def job_id(self) -> bytes:
-        """Something in the place of an id. What has an id's form holds no marker: ids are told."""
+        """Something in the place of an id. A text in the form of an id holds no marker: ids are shown."""
         number = b"%d" % self.chance.randrange(10**9)
         secret = b" " + MARKER.encode()
         ends = (b"", b"@k", b"@", b"@@", b"@k@k", b"@" + number, b"\x00", b"\n", b"\xff\xfe", b"\xed\xa0\x80", b"{}",
@@ -93,7 +93,7 @@ class Fuzz:
         return self.chance.choice((b"", b"-", b".", b"@", b" ", b"j")) + number + self.chance.choice(ends)
 
     def score(self) -> float:
-        """When a job is due: mostly it is, in whatever way that is said."""
+        """When a job is due: mostly now, in any notation."""
         past = (0.0, 1.0, -1.0, 0.1, 5e-324, -1e308, float("-inf"), 1.7e12)
         never = (1e14, 1e15, 1e15 + 1, 1e16, 2.0**63, 1e308, float("inf"))
         return self.chance.choice(past if self.chance.random() < 0.9 else never)
@@ -113,7 +113,7 @@ class Fuzz:
         return self._one_of(self._random, lambda: ",".join(cells).encode(), lambda: b"delete_user," + self._random())
 
     def wrong_type(self) -> tuple[str | int | bytes, ...]:
-        """A command, its key left out, that makes a key of a type that nobody expects there."""
+        """A command, its key left out, that makes a key of a type that is not expected there."""
         return self.chance.choice(
             [("LPUSH", MARKER), ("HSET", MARKER, 1), ("SADD", MARKER), ("XADD", "*", "a", MARKER), ("ZADD", 1, MARKER)]
         )
@@ -182,7 +182,7 @@ class Fuzz:
         return data.replace(b"{", b"{" + self.chance.choice(names) + b":" + self._odd() + b",", 1)
 
     def _extra(self, data: bytes) -> bytes:
-        """A name that nobody knows."""
+        """An unknown name."""
         name = self.chance.choice([MARKER, EMAIL, "", "\\u0000", "__class__", "x" * 3000]).encode()
         at = self.chance.choice(self._places(data, b"{") or [0])
         return data[: at + 1] + b'"' + name + b'":' + self._odd() + b"," + data[at + 1 :]

@@ -23,7 +23,7 @@ class Fuzzed:
     Attributes:
         seed: what all of it was made from.
         counts: how much there was, by kind.
-        wrong: what pytest says of its failures; empty when there are none.
+        wrong: pytest's report of its failures; empty when there are none.
     """
 
     seed: int

@@ -113,7 +113,7 @@ class Load:
         return self.chance.choice(choices)
 
     def taken(self) -> Marked:
-        """A job that asks for what somebody else has."""
+        """A job that asks for a name that another user has."""
         mark = self._mark("taken")
         if self.chance.random() < 0.5:
             return CreateUser(email=TAKEN, username=mark, hashed_password=HASH), mark

@@ -1,7 +1,7 @@
 """The sequential model: what the tables must hold and each job must have been answered, one ordering key at a time.
 
 A user is changed by the jobs of its own key only, so all of it is certain. A post may also go with its user, at a
-moment that its own key does not tell: from there on its jobs find nothing.
+moment that its own key does not show: from there on its jobs find nothing.
 """
 
 from collections.abc import Iterable, Mapping
@@ -124,6 +124,6 @@ def _may_be_gone(model: Model, post: dict[str, Any] | None) -> bool:
 
 
 def _replied(model: Model, asked: Asked, entry: Entry, must: Mapping[str, Any]) -> None:
-    said = {name: entry.reply.get(name) for name in must}
-    if said != dict(must):
-        model.wrong.append(f"{asked.job_id}: answered {said}, must be {dict(must)}")
+    reply = {name: entry.reply.get(name) for name in must}
+    if reply != dict(must):
+        model.wrong.append(f"{asked.job_id}: answered {reply}, must be {dict(must)}")

@@ -26,7 +26,7 @@ class Nemesis:
         number: its number in the specification.
         strike: does harm, for some seconds, and undoes it or leaves that to healing; in the long form again and again.
         place: what it strikes; two that strike the same are not let loose at once.
-        settings: what the workers are told, beside the usual.
+        settings: the workers' settings, beside the usual.
         counts_no_try: an outage is nothing that a job is to blame for: all must be done at their first try.
         kills: it may bring so many tries of a job to a bad end that the job is given up.
         batches: whether it is another thing for workers that do many jobs in a transaction.
@@ -60,7 +60,7 @@ class How:
 
     @property
     def settings(self) -> dict[str, str]:
-        """What the workers are told of it."""
+        """The settings of the workers."""
         return {} if self.batch == 1 else {"WORKER_BATCH_SIZE": str(self.batch)}
 
 
@@ -121,7 +121,7 @@ async def run(house: House, nemesis: Nemesis, how: How) -> Run:
     if seen.deaths and not nemesis.kills:
         verdict.add("P8", *(f"given up without a reason: {job_id}" for job_id in seen.deaths))
     if verdict.wrong:
-        # What such workers are good for in the next run nobody knows.
+        # The state of these workers is unknown: the next run needs new ones.
         house.workers.end_all()
     notes, seconds = tuple(stage.notes), time.monotonic() - began
     return Run(nemesis.name, how, verdict.jobs, stage.faults, stage.recovery_seconds, verdict, notes, seconds)

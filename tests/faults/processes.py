@@ -80,11 +80,11 @@ class Workers:
             if (began := self._began.pop(number, None)) is not None:
                 self.longest_start_seconds = max(self.longest_start_seconds, time.monotonic() - began)
 
-    async def said(self, what: str, *, seconds: float = PATIENCE_SECONDS) -> None:
-        """Wait until every worker has said something since its start."""
+    async def logged(self, what: str, *, seconds: float = PATIENCE_SECONDS) -> None:
+        """Wait until every worker has logged this text since its start."""
         deadline = time.monotonic() + seconds
         while any(what.encode() not in self._logs[number].read_bytes() for number in self.processes):
-            assert time.monotonic() < deadline, f"no worker said {what} within {seconds} s"
+            assert time.monotonic() < deadline, f"not every worker logged {what} within {seconds} s"
             await asyncio.sleep(0.02)
 
     def pid(self, number: int) -> int:
@@ -96,7 +96,7 @@ class Workers:
         return self.processes[number].poll() is None
 
     def log(self, number: int) -> str:
-        """The end of what a worker has said."""
+        """The end of a worker's log."""
         return self._logs[number].read_text(errors="replace")[-4000:]
 
     def freeze(self, number: int) -> None:
@@ -167,30 +167,30 @@ class Workers:
         return found
 
     async def _inside(self, pid: int, *, seconds: float = PATIENCE_SECONDS) -> dict[str, int] | None:
-        """What a worker says of itself: how many tasks there are, and connections that are not in their pool."""
+        """A worker's report on itself: its tasks, and the connections that are not in their pool."""
         deadline = time.monotonic() + seconds
         answer = self.folder / f"{pid}.json"
         os.kill(pid, signal.SIGUSR2)
-        while (said := _taken(answer)) is None:
+        while (report := _taken(answer)) is None:
             if time.monotonic() > deadline:
                 return None
             await asyncio.sleep(0.02)
-        return said
+        return report
 
     def _fell(self, number: int, process: subprocess.Popen[bytes]) -> str | None:
-        """What there is to say of a worker that ended by itself; None when it did not."""
+        """A line on a worker that ended by itself; None when it did not."""
         if process.poll() is None or process.pid in self.meant_to_end:
             return None
         return f"worker {number} ended with {process.returncode}: {self.log(number)[-500:]}"
 
 
 def _taken(answer: Path) -> dict[str, int] | None:
-    """What a file says, which is gone then; None while it is not there."""
+    """Read and remove a report; None while it is not there."""
     if not answer.exists():
         return None
-    said: dict[str, int] = json.loads(answer.read_text())
+    report: dict[str, int] = json.loads(answer.read_text())
     answer.unlink()
-    return said
+    return report
 
 
 def _open_files(pid: int) -> int:

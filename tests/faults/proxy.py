@@ -32,9 +32,9 @@ class Proxy:
         self.bytewise = False
         """Data goes on byte by byte."""
         self.silent = False
-        """Nothing gets through, and nobody is told: a half-open connection."""
+        """Nothing gets through, and neither side notices: a half-open connection."""
         self.replies_lost = False
-        """What the server says does not arrive."""
+        """The answers of the server do not arrive."""
         self._cut_within: Way | None = None
         self._links: set[Link] = set()
         self._server: asyncio.Server | None = None
@@ -57,7 +57,7 @@ class Proxy:
             self._server = None
 
     def cut(self, within: Way | None = None) -> None:
-        """Reset all connections at once, or the one that next has something to say half-way through it."""
+        """Reset all connections at once, or the next one that carries data, half-way through it."""
         if within is None:
             for link in list(self._links):
                 link.reset()
@@ -129,7 +129,7 @@ class Link:
 
 
 class _End(asyncio.Protocol):
-    """What one of the two sides says goes to the other."""
+    """Forwards the data of one side to the other."""
 
     def __init__(self, link: Link, way: Way) -> None:
         self._link = link
@@ -165,12 +165,12 @@ class _End(asyncio.Protocol):
         if not self._link.lossy and not self._held:
             self._link.proxy.left(self._link)
             if self.other.transport is not None:
-                self.other.transport.close()  # what was said before the end still arrives
+                self.other.transport.close()  # data sent before the end still arrives
         elif self._way == "request":
             self._link.reset()
 
     def send(self, data: bytes) -> None:
-        """Say something to this side, as soon as it is there."""
+        """Send data to this side, as soon as it is connected."""
         if self.transport is None:
             self._early.append(data)
         elif not self.transport.is_closing():

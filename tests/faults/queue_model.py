@@ -43,7 +43,7 @@ class Taken(NamedTuple):
 
 @dataclass
 class State:
-    """All that Redis holds, by job id unless told otherwise."""
+    """All that Redis holds, by job id unless noted otherwise."""
 
     queue: dict[bytes, float] = field(default_factory=dict)
     payloads: dict[bytes, bytes] = field(default_factory=dict)
@@ -65,7 +65,7 @@ class State:
     tallies: dict[bytes, int] = field(default_factory=dict)
     """By field."""
     others: set[bytes] = field(default_factory=set)
-    """Keys that nobody knows."""
+    """Unknown keys."""
 
     def differences(self, other: "State") -> list[str]:
         """Where two differ; empty when they do not."""
@@ -114,8 +114,8 @@ async def look(redis: Redis) -> tuple[State, Clock]:
         scores = map(float, jobs[1::2])
         state.last_claims[key.removeprefix(_CLAIM)] = (token, list(zip(jobs[::2], scores, strict=True)))
     for (prefix, key), value in zip(strings, rest[0][1:], strict=True):
-        said = FOREIGN if value is None else value
-        getattr(state, _STRINGS[prefix])[key.removeprefix(prefix)] = int(said) if prefix == b"arq:retry:" else said
+        stored = FOREIGN if value is None else value
+        getattr(state, _STRINGS[prefix])[key.removeprefix(prefix)] = int(stored) if prefix == b"arq:retry:" else stored
     state.others = set(found) - {key for _, key in strings} - set(parked) - set(claims) - _NAMED
     return state, _clock(time, noted)
 
@@ -159,7 +159,7 @@ class Model(State):
     """What Redis must hold. Each method is an operation, done to the model, and returns what it must have answered."""
 
     by_hand: set[bytes] = field(default_factory=set)
-    """Jobs that somebody moved by hand: their order, and what is left of them, is that somebody's."""
+    """Jobs that were moved by hand: their order, and what is left of them, is not checked."""
     accepted: dict[bytes, float] = field(default_factory=dict)
     """The places in the order of the jobs that were due as they were accepted."""
     ended: dict[bytes, float] = field(default_factory=dict)
@@ -242,7 +242,7 @@ class Model(State):
     def _due(self, count: int, change: Change) -> list[tuple[float, bytes]]:
         now_ms = change.before.now_ms
         between = [one for one, score in self.queue.items() if now_ms < score <= change.after.now_ms]
-        assert not between, f"due while the claim ran, so that nobody can tell: {between}"
+        assert not between, f"due while the claim ran, so their order is unknown: {between}"
         return sorted((score, job_id) for job_id, score in self.queue.items() if score <= now_ms)[:count]
 
     def _has_turn(self, job_id: bytes, score: float) -> bool:
@@ -340,7 +340,7 @@ class Model(State):
         return answers
 
     def _count(self, how: str) -> None:
-        """As `tally_of` says it."""
+        """In the form of `tally_of`."""
         for name, amount in (("3 4", 1), ("wait_us", 70), ("run_us", 900)):
             self._add(f"job/{how}/ {name}", amount)
         self._add("batch:2", 1)
@@ -429,7 +429,7 @@ class Model(State):
             if job_id in self.leases:
                 return Answer.REQUESTED_FROM_WORKER, None
             if change.before.raw_ms < self.queue[job_id] < PARKED_MS:
-                # Of Redis's own clock: whoever is to be cancelled overtakes nobody that matters.
+                # Of Redis's own clock: a job to be cancelled overtakes no job that matters.
                 self.queue[job_id] = change.seen.queue[job_id]
                 assert change.before.raw_ms - ROUNDING_MS <= self.queue[job_id] <= change.after.raw_ms
             return Answer.REQUESTED_FROM_NEXT_WORKER, None

@@ -34,10 +34,10 @@ async def orphans(redis: Any, queue: str = QUEUE) -> list[str]:
             if name.startswith(prefix) and name.removeprefix(prefix) not in known:
                 found.append(f"{what} of a job that is not in the queue: {name}")
         if name.startswith(f"{queue}:parked:") and not members:
-            found.append(f"parked behind nobody: {name}")
+            found.append(f"parked behind no job: {name}")
     holders = await redis.hgetall(f"{queue}:holders")
     found += [
-        f"a key held by nobody: {text(key)} by {text(holder)}"
+        f"a key held by no job: {text(key)} by {text(holder)}"
         for key, holder in holders.items()
         if text(holder) not in known
     ]

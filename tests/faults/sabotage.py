@@ -132,7 +132,7 @@ hoard: list[Any] = []
 
 
 async def hold_on(session: Any) -> None:
-    """Keep a connection that nobody will give back, and tasks that never end."""
+    """Keep a connection that is never given back, and tasks that never end."""
     hoard.append(await session.bind.connect())
     hoard.extend(asyncio.create_task(asyncio.sleep(3600)) for _ in range(50))
 

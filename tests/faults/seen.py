@@ -21,7 +21,7 @@ class Effect:
     op: str
     tbl: str
     row_id: int
-    said: str
+    text: str
     author_id: int | None
     xid: str
 
@@ -33,7 +33,7 @@ class Entered:
     job_id: str
     xid: str
     began: datetime
-    """The transaction, by PostgreSQL's clock; the same clock says when it was committed."""
+    """The transaction, by PostgreSQL's clock; the commit has a time of the same clock."""
     committed: datetime
 
 
@@ -50,7 +50,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """All that the database says of a run."""
+    """All that the database holds of a run."""
 
     ledger: dict[str, Entry]
     entered: Sequence[Entered]
@@ -106,7 +106,7 @@ async def connections(database: asyncpg.Connection) -> tuple[int, int]:
 
 
 async def blocked(database: asyncpg.Connection) -> int:
-    """How many of the workers' connections wait for somebody's lock."""
+    """How many of the workers' connections wait for a lock."""
     return int(await database.fetchval(_BLOCKED))
 
 
@@ -123,7 +123,7 @@ FROM job_ledger l LEFT JOIN ledger_log g USING (job_id) GROUP BY l.job_id
 _ENTERED = """
 SELECT job_id, xid::text, began, pg_xact_commit_timestamp(xid::xid) FROM ledger_log ORDER BY seq
 """
-_EFFECTS = "SELECT seq, op, tbl, row_id, coalesce(said, ''), author_id, xid::text FROM effect_log ORDER BY seq"
+_EFFECTS = "SELECT seq, op, tbl, row_id, coalesce(written, ''), author_id, xid::text FROM effect_log ORDER BY seq"
 _SEQUENCES = """
 SELECT (SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM seen_overlaps),
        (SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM seen_twice_at_once)

@@ -112,11 +112,11 @@ class Stage:
     async def replies(self, asked: list[Asked], *, seconds: float = PATIENCE_SECONDS) -> list[Any]:
         """Wait for the outcomes of jobs that must be done; what they were answered."""
 
-        async def told() -> bool:
+        async def observed() -> bool:
             await self.client.look(asked)
-            return all(one.told for one in asked)
+            return all(one.observed for one in asked)
 
-        await until(told, seconds=seconds, what="all of these jobs have their outcomes")
+        await until(observed, seconds=seconds, what="all of these jobs have their outcomes")
         return [_reply(one) for one in asked]
 
     async def loaded(self, jobs: int, struck: asyncio.Task[None]) -> None:
@@ -141,7 +141,7 @@ class Stage:
 
     @asynccontextmanager
     async def rows_held(self, *, blocked: bool = True) -> AsyncIterator[None]:
-        """The rows that most jobs are about are locked by somebody else meanwhile; `blocked`: once a job waits."""
+        """The rows that most jobs are about are locked by another client meanwhile; `blocked`: once a job waits."""
         connection = await asyncpg.connect(self.house.postgres.url)
         try:
             async with connection.transaction():
@@ -207,6 +207,6 @@ class Stage:
 
 
 def _reply(asked: Asked) -> Any:
-    done, reply = json.loads(asked.told or "null")
+    done, reply = json.loads(asked.observed or "null")
     assert done, str(asked)
     return reply

@@ -52,7 +52,7 @@ from worker.views.payload_summary import summarize_payload
 
 PAYLOADS = int(os.environ.get("FUZZ_PAYLOADS", "5000"))
 Count = Callable[[str, object], None]
-"""Says how much there was of a kind: the long form adds it up."""
+"""Records a number of a kind: the long form adds them up."""
 QUEUE = keys.DEFAULT_QUEUE
 SLOWEST_SECONDS = 1.0
 NEVER_MS = 1e13
@@ -96,10 +96,10 @@ def strict(text: str | bytes) -> Any:
 
 
 def without_marker(text: str | bytes, about: object = "") -> None:
-    """It says nothing of what was put in."""
-    said = text if isinstance(text, str) else text.decode("utf-8", "backslashreplace")
-    at = said.find(MARKER)
-    assert at < 0, f"{said[max(0, at - 300) : at + 100]!r} of {about!r}"
+    """The text holds nothing of the input."""
+    checked = text if isinstance(text, str) else text.decode("utf-8", "backslashreplace")
+    at = checked.find(MARKER)
+    assert at < 0, f"{checked[max(0, at - 300) : at + 100]!r} of {about!r}"
 
 
 # In one process: all that decodes, with a stand-in for the database only.
@@ -323,7 +323,7 @@ def test_no_job_harms_a_worker_or_others_jobs(
     # Every good job is done,
     good = bulk.results(bulk.good)
     assert [job_id for job_id, result in good.items() if result is None or not wire.decode_result(result).s] == []
-    # every hostile one has come to its end, or is where nobody can read it,
+    # every hostile one has come to its end, or is where no worker reads it,
     due = {job_id for job_id, score in bulk.hostile.items() if score < NEVER_MS}
     hostile = bulk.results(list(bulk.hostile))
     assert [job_id for job_id in due if hostile[job_id] is None] == []
@@ -334,7 +334,7 @@ def test_no_job_harms_a_worker_or_others_jobs(
     for prefix in (b"arq:in-progress:", b"arq:retry:", b"arq:job:"):
         left = {key.removeprefix(prefix) for key in redis.scan_iter(prefix + b"*", count=1000)}
         assert not left & due, f"{prefix!r} is left of {left & due}"
-    # and nothing that was said holds anything of them.
+    # and no output holds anything of them.
     without_marker(output)
     assert "Traceback" not in output
     assert [
@@ -372,10 +372,10 @@ def test_no_file_breaks_a_load(
 
         code = producers_main(["load", str(file), *options])
 
-        said = capfd.readouterr()
-        assert code in {0, 1, 2}, said
-        assert said.err
-        for text in (said.out, said.err):
+        output = capfd.readouterr()
+        assert code in {0, 1, 2}, output
+        assert output.err
+        for text in (output.out, output.err):
             without_marker(text)
             assert "Traceback" not in text
             assert text.replace("\n", "").isprintable()
@@ -431,11 +431,11 @@ def test_odd_letters_are_shown_and_odd_ids_are_answered(
 
     code, listed, _ = command("dead", "list", "--limit", "100000")
 
-    told = [strict(line) for line in listed.splitlines()]
+    listed_letters = [strict(line) for line in listed.splitlines()]
     now_ms = time.time() * 1000
     assert code == 0
-    assert len(told) == sum(died_ms <= now_ms for _, died_ms in letters.values())
-    for letter in told[:20]:
+    assert len(listed_letters) == sum(died_ms <= now_ms for _, died_ms in letters.values())
+    for letter in listed_letters[:20]:
         code, output, _ = command("dead", "show", "--", letter["id"])
         assert (code, strict(output)["id"]) == (0, letter["id"])
         without_marker(json.dumps(strict(output)["payload"]))
@@ -446,7 +446,7 @@ def test_odd_letters_are_shown_and_odd_ids_are_answered(
         assert complaint.isascii()
     for_people()
     shown(command("dead", "list", "--limit", "100000")[1])
-    for letter in told[:20]:
+    for letter in listed_letters[:20]:
         shown(command("dead", "show", "--payload", "--", letter["id"])[1])
 
 
@@ -467,7 +467,7 @@ def test_odd_signs_of_life_and_scores_do_not_break_the_status(
 
 
 @pytest.mark.parametrize("name", [QUEUE, keys.dead(QUEUE), keys.dead_letters(QUEUE), keys.workers(QUEUE)])
-def test_keys_of_another_type_are_told_of_in_a_line(name: str, fuzz: Fuzz, redis: Any, command: Command) -> None:
+def test_keys_of_another_type_are_reported_in_one_line(name: str, fuzz: Fuzz, redis: Any, command: Command) -> None:
     redis.zadd(keys.dead(QUEUE), {"a": 1})
     redis.delete(name)
     redis.set(name, MARKER)

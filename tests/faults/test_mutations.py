@@ -69,7 +69,7 @@ async def test_without_the_tokens_a_frozen_worker_puts_an_orphan_into_the_queue(
         await stage.replies(jobs)
         assert await workers.stop(1) == 0
 
-        # It wakes up to be stopped, so that nobody is left who could take the orphan for a job.
+        # It wakes up to be stopped, so that no worker is left that could take the orphan for a job.
         workers.processes[0].send_signal(signal.SIGTERM)
         workers.thaw(0)
         assert await workers.ended(0)
@@ -108,18 +108,18 @@ async def test_without_the_renewal_a_long_job_is_begun_while_it_runs(
         assert bool(verdict.wrong["I5"]) == (mutation is not None), str(verdict)
 
 
-async def test_a_red_run_tells_its_history_and_how_to_repeat_it(the_house: House, seed: int) -> None:
+async def test_a_failed_run_shows_its_history_and_how_to_repeat_it(the_house: House, seed: int) -> None:
     done = await run(the_house, NEMESES["redelivery"], How(seed, mutation="ledger"))
 
-    said = str(done)
+    text = str(done)
     (doubled, *_) = [found for found in done.verdict.wrong["I2"] if found.startswith("2 effects")]
     job_id = doubled.split()[-1]
-    assert f"repeat it: python -m tests.faults --only redelivery --seed {seed} --batch 1 --without ledger" in said
-    # What was enqueued, when, what was told of it, and what the ledger says.
-    (line,) = [line for line in said.splitlines() if line.lstrip().startswith("#") and f" {job_id} " in line]
-    for event in ("invoked", "ok", "told", "delivered again"):
+    assert f"repeat it: python -m tests.faults --only redelivery --seed {seed} --batch 1 --without ledger" in text
+    # What was enqueued and when, the observed outcome, and the ledger's.
+    (line,) = [line for line in text.splitlines() if line.lstrip().startswith("#") and f" {job_id} " in line]
+    for event in ("invoked", "ok", "observed", "delivered again"):
         assert event in line
-    assert f"I2: {done.verdict.counts['I2']}" in said
+    assert f"I2: {done.verdict.counts['I2']}" in text
 
 
 async def test_what_a_worker_holds_on_to_is_seen(the_house: House, seed: int) -> None:

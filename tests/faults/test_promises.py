@@ -45,9 +45,9 @@ async def test_workers_wait_for_servers_that_are_not_there_yet(the_house: House,
     await asyncio.to_thread(the_house.postgres.stop)
     for number in (0, 1):
         the_house.workers.start(number)
-    await the_house.workers.said('"server_lost"')
+    await the_house.workers.logged('"server_lost"')
     await asyncio.to_thread(the_house.valkey.start)
-    await the_house.workers.said('"database_awaited"')
+    await the_house.workers.logged('"database_awaited"')
     await asyncio.to_thread(the_house.postgres.start)
 
     await ends_well(stage)

@@ -73,7 +73,7 @@ def config(examples: int, **options: Any) -> settings:
 
 
 def run(machine: Callable[[], QueueMachine], how: settings) -> None:
-    # Any callable will do, whatever its types say.
+    # Any callable works, although its types differ.
     run_state_machine_as_test(cast("type[QueueMachine]", machine), settings=how)
 
 
@@ -91,12 +91,12 @@ def test_the_scripts_do_what_the_model_does(
 # What is taken away from the scripts, and what stands there instead.
 MUTATIONS = {
     "the tokens are not compared": (b"redis.pcall('GET', lease_key(id)) == token", b"true"),
-    "nobody is parked": (b"if not key then return true end", b"if true then return true end"),
+    "no job is parked": (b"if not key then return true end", b"if true then return true end"),
     "the place is lost while parked": (
         b"redis.pcall('ZADD', parked, score",
         b"redis.pcall('ZADD', parked, 1",
     ),
-    "nobody is let on": (
+    "no parked job is released": (
         b"local function unpark_next(queue, key)",
         b"local function unpark_next(queue, key) if true then return end",
     ),

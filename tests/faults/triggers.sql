@@ -6,7 +6,7 @@ CREATE SEQUENCE IF NOT EXISTS seen_twice_at_once;
 
 CREATE TABLE IF NOT EXISTS effect_log (
     seq bigserial PRIMARY KEY, xid xid8 NOT NULL DEFAULT pg_current_xact_id(),
-    op text NOT NULL, tbl text NOT NULL, row_id bigint NOT NULL, said text,
+    op text NOT NULL, tbl text NOT NULL, row_id bigint NOT NULL, written text,
     author_id bigint, at timestamptz NOT NULL DEFAULT clock_timestamp()
 );
 CREATE TABLE IF NOT EXISTS ledger_log (
@@ -21,7 +21,7 @@ CREATE OR REPLACE FUNCTION note_effect() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE r jsonb;
 BEGIN
     IF TG_OP = 'DELETE' THEN r := to_jsonb(OLD); ELSE r := to_jsonb(NEW); END IF;
-    INSERT INTO effect_log (op, tbl, row_id, said, author_id)
+    INSERT INTO effect_log (op, tbl, row_id, written, author_id)
     VALUES (TG_OP, TG_TABLE_NAME, (r->>'id')::bigint, coalesce(r->>'username', r->>'title'), (r->>'author_id')::bigint);
     RETURN NULL;
 END $$;

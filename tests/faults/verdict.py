@@ -44,16 +44,16 @@ def judge(history: Sequence[Asked], final: Sequence[str | None], seen: Seen, *, 
 
     Args:
         history: all enqueues.
-        final: what the result of each says at the end, in the same order.
-        seen: what the database says.
+        final: the outcome of each at the end, in the same order.
+        seen: the records of the database.
         fault_free: nothing happened that may bring a job to a second worker while the first one has it.
     """
     verdict = Verdict(jobs=sum(asked.state != "failed" for asked in history))
     replayed = {job_id for job_id, was, becomes in seen.changes if (was, becomes) == ("dead", "gone")}
     for asked, result in zip(history, final, strict=True):
         # A dead letter that was replayed has the outcome of its second life.
-        told = None if asked.job_id in replayed else asked.told
-        _one_outcome(verdict, asked, seen.ledger.get(asked.job_id), told, result)
+        observed = None if asked.job_id in replayed else asked.observed
+        _one_outcome(verdict, asked, seen.ledger.get(asked.job_id), observed, result)
     verdict.deaths = [one.job_id for one in history if _dead(seen.ledger.get(one.job_id))]
     _orders(verdict, history, seen, _effects(verdict, history, seen))
     for job_id, times in Counter(entered.job_id for entered in seen.entered).items():
@@ -94,28 +94,28 @@ def _around(verdict: Verdict, history: Sequence[Asked], seen: Seen) -> list[str]
     return [f"  {asked}\n    ledger: {seen.ledger.get(asked.job_id)}" for asked in around]
 
 
-def _one_outcome(verdict: Verdict, asked: Asked, entry: Entry | None, told: str | None, result: str | None) -> None:
+def _one_outcome(verdict: Verdict, asked: Asked, entry: Entry | None, observed: str | None, result: str | None) -> None:
     if asked.state == "failed" and (entry or result):
         verdict.add("I1", f"was not accepted, and has an outcome: {asked.job_id}")
     # Of one that may have been accepted there is an outcome or none, wherever one looks for it.
     if (asked.state == "ok" and entry is None) or (entry is None) != (result is None):
         verdict.add("I1", f"no outcome: {asked.job_id} (ledger {entry and entry.outcome}, result {result})")
-    if told is not None and result is not None and told != result:
-        verdict.add("I6", f"{asked.job_id}: told {told}, now {result}")
+    if observed is not None and result is not None and observed != result:
+        verdict.add("I6", f"{asked.job_id}: observed {observed}, now {result}")
     if entry is not None and result is not None:
         done, reply = json.loads(result)
         if done != (entry.outcome == "done") or (done and reply != entry.reply):
-            verdict.add("I6", f"{asked.job_id}: the result says {result}, the ledger {entry.outcome} {entry.reply}")
+            verdict.add("I6", f"{asked.job_id}: the result has {result}, the ledger {entry.outcome} {entry.reply}")
 
 
 def _effects(verdict: Verdict, history: Sequence[Asked], seen: Seen) -> dict[str, int]:
-    """An effect is a job's by what the row says, which is that job's alone, or by the row that it deleted.
+    """An effect is a job's by the text in the row, which is that job's alone, or by the row that it deleted.
 
     Returns the place of each job's effect among all.
     """
     made: dict[tuple[str, ...], list[Effect]] = defaultdict(list)
     for effect in seen.effects:
-        what = str(effect.row_id) if effect.op == "DELETE" else effect.said
+        what = str(effect.row_id) if effect.op == "DELETE" else effect.text
         made[effect.op, effect.tbl, what].append(effect)
     entered = {(one.job_id, one.xid) for one in seen.entered}
     places: dict[str, int] = {}

@@ -11,7 +11,7 @@ async def until(holds: Callable[[], Awaitable[object]], *, seconds: float, what:
     """Wait until something holds.
 
     Raises:
-        TimeoutError: when it does not in time; the text says what it was.
+        TimeoutError: when it does not in time; the text names it.
     """
     deadline = time.monotonic() + seconds
     while not await holds():

@@ -1,4 +1,4 @@
-"""Workers that die, freeze, or are told to stop."""
+"""Workers that die, freeze, or are stopped."""
 
 from tests.faults import seen
 from tests.faults.house import LEASE_SECONDS
@@ -26,7 +26,7 @@ async def at_each_step(stage: Stage) -> None:
                 stage.faults += 1
             else:
                 workers.kill(number)
-                stage.complaints.append(("suite", f"nobody came to the step {step!r}"))
+                stage.complaints.append(("suite", f"no worker came to the step {step!r}"))
             del workers.processes[number]
 
 
@@ -57,7 +57,7 @@ async def freeze(stage: Stage) -> None:
 
 
 async def roll(stage: Stage) -> None:
-    """Told to stop and started again, one after the other: one is always up, and no try is counted.
+    """Stopped and started again, one after the other: one is always up, and no attempt is counted.
 
     Each comes back in the other version, so that both are at work together, and each takes over from each.
     """
@@ -65,7 +65,7 @@ async def roll(stage: Stage) -> None:
     for turn, number in enumerate([0, 1] * (10 if stage.long else 2)):
         await stage.pause(0, 0.3)
         if (code := await workers.stop(number)) != 0:
-            stage.complaints.append(("I8", f"told to stop, a worker ended with {code}"))
+            stage.complaints.append(("I8", f"a worker that was stopped ended with {code}"))
         if turn // 2 % 2 == 0:
             workers.start(number, older(stage), command=SABOTAGED)
         else:

@@ -70,7 +70,7 @@ async def take_out_the_rest(stage: Stage, hot: Sequence[Asked]) -> None:
     workers = stage.house.workers
     for number in range(stage.workers):
         if (code := await workers.stop(number)) != 0:
-            stage.complaints.append(("I8", f"told to stop, a worker ended with {code}"))
+            stage.complaints.append(("I8", f"a worker that was stopped ended with {code}"))
     left = await stage.still_queued(hot)
     stage.complaints += [("I7", orphan) for orphan in (await queue_state.orphans(stage.house.redis))[:3]]
     if [one for one in hot if one in left] != hot[len(hot) - len(left) :]:

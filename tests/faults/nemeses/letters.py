@@ -28,7 +28,7 @@ async def replay_twice(stage: Stage) -> None:
 
 
 async def bury(stage: Stage, job_ids: Sequence[str]) -> None:
-    """Put jobs into the queue that nobody can read, and wait until they are dead letters."""
+    """Put unreadable jobs into the queue, and wait until they are dead letters."""
     redis = stage.house.redis
     for job_id in job_ids:
         await redis.set(f"arq:job:{job_id}", b"\x80garbage")

@@ -1,4 +1,4 @@
-"""What nobody should ever find in Redis: read by the worker all the same, buried, and no harm to the rest."""
+"""Data that should never be in Redis: the worker reads and buries it, and the other jobs are unharmed."""
 
 import json
 import pickle

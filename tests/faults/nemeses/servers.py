@@ -60,7 +60,7 @@ async def database_away(stage: Stage) -> None:
 
 
 async def locks(stage: Stage) -> None:
-    """Rows held by somebody else, and deadlocks: a post and then its author, against the deletion of an author."""
+    """Rows held by another client, and deadlocks: a post and then its author, against the deletion of an author."""
     for _ in range(2):
         async with stage.rows_held():
             await stage.pause(0.5, 1.5)
@@ -69,7 +69,7 @@ async def locks(stage: Stage) -> None:
 
 
 async def _opposed(stage: Stage, database: asyncpg.Connection) -> None:
-    # A user whose deletion waits for a post that is held here, while this waits for the user. Nobody else's: those that
+    # A user whose deletion waits for a post that is held here, while this waits for the user. No other user: those that
     # the load knows may be gone.
     (user,) = await stage.replies(await stage.client.enqueue([stage.load.new_user()]))
     user_id = user["id"]
