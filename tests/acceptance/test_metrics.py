@@ -116,7 +116,7 @@ def test_every_series_is_exact_when_a_process_is_killed(place: Place, batch_size
 
         # And the gauges are right
         assert found.by("worker_queue_jobs", "state") == {
-            ("due",): 0, ("deferred",): 0, ("in_flight",): 0, ("parked",): 0, ("dead",): BROKEN + DAMAGED,
+            ("due",): 0, ("deferred",): 0, ("claimed",): 0, ("parked",): 0, ("dead",): BROKEN + DAMAGED,
         }  # fmt: skip
         assert found.value("worker_queue_oldest_due_seconds") == 0
         assert found.by("worker_workers", "state") == {("alive",): 3, ("missing",): 1}

@@ -17,7 +17,7 @@ from producers._redis import connect
 from tests.integration.running import on_a_terminal, settings_of, user, working
 from tests.waiting import PATIENCE_SECONDS
 from worker.cli import app
-from worker.queue.status import FORGOTTEN_SECONDS, MISSING_SECONDS, Jobs, Status, status
+from worker.queue.status import FORGOTTEN_SECONDS, MISSING_SECONDS, JobCounts, Status, status
 
 QUEUE = keys.DEFAULT_QUEUE
 NOWHERE_REDIS = "redis://:hush@127.0.0.1:1/0"
@@ -65,7 +65,7 @@ async def beat(redis: Redis, name: str, age_seconds: float, **said: Any) -> None
 async def test_an_empty_queue(ask: Any) -> None:
     found: Status = await ask()
 
-    assert found.jobs == Jobs(0, 0, 0, 0, 0, None)
+    assert found.jobs == JobCounts(0, 0, 0, 0, 0, None)
     assert found.workers == []
     assert found.reachable
     assert (found.redis.version or "").startswith("Valkey 9")
@@ -82,10 +82,10 @@ async def test_jobs_are_told_by_where_they_are(redis: Redis, ask: Any) -> None:
     await beat(redis, "alive:2", 1, held=1)
     await beat(redis, "killed:3", MISSING_SECONDS + 5, held=7)
 
-    jobs: Jobs = (await ask()).jobs
+    jobs: JobCounts = (await ask()).jobs
 
     # Then a killed worker's leases are not counted as held
-    assert (jobs.due, jobs.deferred, jobs.in_flight, jobs.parked, jobs.dead) == (2, 1, 2, 1, 1)
+    assert (jobs.due, jobs.deferred, jobs.claimed, jobs.parked, jobs.dead) == (2, 1, 2, 1, 1)
     assert jobs.oldest_due_seconds == pytest.approx(90, abs=5)
 
 
@@ -93,9 +93,9 @@ async def test_more_cannot_be_in_flight_than_there_is(redis: Redis, ask: Any) ->
     await redis.zadd(QUEUE, {"a": time.time() * 1000 + 5000})
     await beat(redis, "just-settled:1", 1, held=9)
 
-    jobs: Jobs = (await ask()).jobs
+    jobs: JobCounts = (await ask()).jobs
 
-    assert (jobs.deferred, jobs.in_flight) == (0, 1)
+    assert (jobs.deferred, jobs.claimed) == (0, 1)
 
 
 @pytest.mark.usefixtures("logging_kept")
@@ -121,7 +121,7 @@ async def test_a_running_job_is_in_flight_and_its_worker_is_there(
 
         # Then both are seen
         assert found.jobs is not None
-        assert (found.jobs.in_flight, found.jobs.due, found.jobs.deferred) == (1, 0, 0)
+        assert (found.jobs.claimed, found.jobs.due, found.jobs.deferred) == (1, 0, 0)
         (seen,) = found.workers
         assert (seen.name.decode(), seen.missing) == (worker.name, False)
         assert (seen.beat.running, seen.beat.held, seen.beat.concurrency) == (1, 1, 4)
@@ -130,7 +130,7 @@ async def test_a_running_job_is_in_flight_and_its_worker_is_there(
     # And when it has stopped, neither is
     after: Status = await ask()
     assert after.workers == []
-    assert after.jobs == Jobs(0, 0, 0, 0, 0, None)
+    assert after.jobs == JobCounts(0, 0, 0, 0, 0, None)
 
 
 async def test_a_worker_that_is_not_heard_of_is_missing_and_forgotten_after_a_day(redis: Redis, ask: Any) -> None:
@@ -165,7 +165,7 @@ async def test_a_busy_queue_is_no_failure_and_a_pipe_gets_json(redis: Redis, com
     code, told, err = await command()
 
     assert (code, err) == (0, "")
-    assert told["jobs"] == {"due": 2, "deferred": 0, "in_flight": 0, "parked": 0, "dead": 0}
+    assert told["jobs"] == {"due": 2, "deferred": 0, "claimed": 0, "parked": 0, "dead": 0}
     assert told["oldest_due_seconds"] > 1e9
     assert told["redis"]["reachable"] is told["database"]["reachable"] is True
 

@@ -56,7 +56,7 @@ async def test_a_terminal_gets_a_screen(settings: Settings) -> None:
 
     screen = CONTROL.sub("", printed)
     assert code == 0
-    for shown in ("arq:queue", "Valkey", "PostgreSQL", "in flight", "dead", "jobs/s", "create_user", "no workers"):
+    for shown in ("arq:queue", "Valkey", "PostgreSQL", "claimed", "dead", "jobs/s", "create_user", "no workers"):
         assert shown in screen
 
 

@@ -11,10 +11,10 @@ from prometheus_client.core import Metric
 
 from worker.observability.metrics import TABLE, MetricFamilies, MetricsSnapshot
 from worker.queue.counters import Counters, Histogram
-from worker.queue.status import Beat, Jobs, WorkerSeen
+from worker.queue.status import JobCounts, WorkerState, WorkerStatus
 
 OPERATIONS = Path(__file__).parents[2] / "docs" / "operations.md"
-BEAT = Beat(
+BEAT = WorkerState(
     at=1.0, running=2, held=3, concurrency=16, redis_up=True, database_up=False,
     loop_lag_seconds=0.002, pool_in_use=2, pool_idle=1,
 )  # fmt: skip
@@ -36,8 +36,8 @@ def exposed(*, redis_up: bool = True) -> dict[str, Metric]:
         wait={"create_user": Histogram((0.5,), [2, 1], 2.0)},
         run={"create_user": Histogram((0.5,), [3, 0], 0.3)},
     )
-    workers = [WorkerSeen(b"host:1", BEAT, 1.0), WorkerSeen(b"host:2", BEAT, 100.0)]
-    snapshot = MetricsSnapshot("q", Jobs(1, 2, 3, 4, 5, 6.5), counters, workers)
+    workers = [WorkerStatus(b"host:1", BEAT, 1.0), WorkerStatus(b"host:2", BEAT, 100.0)]
+    snapshot = MetricsSnapshot("q", JobCounts(1, 2, 3, 4, 5, 6.5), counters, workers)
     if not redis_up:
         snapshot = MetricsSnapshot("q", None, None, workers[:1])
     return {family.name: family for family in MetricFamilies(snapshot).collect()}

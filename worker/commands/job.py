@@ -7,6 +7,7 @@ import typer
 from rich.text import Text
 from sqlalchemy.ext.asyncio import async_sessionmaker
 
+from producers.job_status import JobStatus
 from worker.commands.common import (
     AsJson,
     Servers,
@@ -18,11 +19,9 @@ from worker.commands.common import (
     table,
     with_servers,
 )
-from worker.queue import inspect
-from worker.queue.inspect import State, Story
 from worker.settings import zone
 from worker.views.formatting import escape, format_text, format_timestamp, unescape
-from worker.views.job_report import JobReport, build_report
+from worker.views.job_report import JobRecords, JobReport, build_report, read_job_records
 
 _STYLES = {"good": "green", "bad": "bold red", "live": "cyan", "wait": "yellow"}
 
@@ -41,9 +40,9 @@ def job(
     except ValueError as error:
         stop(f"{job_id!r} is not an id: {error}")
 
-    async def read(servers: Servers) -> Story:
+    async def read(servers: Servers) -> JobRecords:
         sessions = async_sessionmaker(servers.engine)
-        return await inspect.read(servers.redis, settings.queue, sessions, wanted, settings.max_payload_bytes)
+        return await read_job_records(servers.redis, settings.queue, sessions, wanted, settings.max_payload_bytes)
 
     found = with_servers(settings, read)
     report = build_report(found)
@@ -51,13 +50,13 @@ def job(
         _show(found, report, settings.timezone)
     else:
         print_json(_as_json(found, report, settings.timezone))
-    raise typer.Exit(0 if found.known else 1)
+    raise typer.Exit(0 if found.exists else 1)
 
 
-def _as_json(found: Story, report: JobReport, timezone: str) -> dict[str, Any]:
+def _as_json(found: JobRecords, report: JobReport, timezone: str) -> dict[str, Any]:
     return {
         "job_id": escape(found.job_id),
-        "state": report.state.value,
+        "status": report.status.value,
         "headline": report.headline,
         "job": None if report.job is None else format_text(report.job),
         "attempts": report.attempts,
@@ -67,7 +66,7 @@ def _as_json(found: Story, report: JobReport, timezone: str) -> dict[str, Any]:
         ],
         "payload": report.payload,
         "reply": report.reply or None,
-        "ledger_error": found.ledger_trouble,
+        "ledger_error": found.ledger_error,
     }
 
 
@@ -76,12 +75,12 @@ def _iso(at_ms: float | None, timezone: str) -> str | None:
     return None if at is None else at.iso
 
 
-def _show(found: Story, report: JobReport, timezone: str) -> None:
+def _show(found: JobRecords, report: JobReport, timezone: str) -> None:
     output = console()
     output.print(Text(escape(found.job_id), style="bold"))
-    style = "green" if report.state.ended else "bold red" if report.state is State.DEAD else "yellow"
-    output.print(Text.assemble((report.state.value, style), f"  {report.headline}"), soft_wrap=True)
-    for name, value in (("job", report.job), ("attempts", report.attempts), ("ledger", found.ledger_trouble)):
+    style = "green" if report.status.is_final else "bold red" if report.status is JobStatus.DEAD else "yellow"
+    output.print(Text.assemble((report.status.value, style), f"  {report.headline}"), soft_wrap=True)
+    for name, value in (("job", report.job), ("attempts", report.attempts), ("ledger", found.ledger_error)):
         if value is not None:
             output.print(Text.assemble((f"{name:<10}", "dim"), format_text(value)), soft_wrap=True)
     steps = table(show_header=False)

@@ -19,15 +19,15 @@ from worker.commands.common import (
     table,
     with_servers,
 )
-from worker.queue.status import Jobs, Server, Status, WorkerSeen
-from worker.queue.status import status as read_status
+from worker.queue.status import JobCounts, ServerStatus, WorkerStatus
 from worker.views.formatting import escape, format_count, format_duration, format_text
+from worker.views.status import Status, read_status
 
 MAX_RUNNING_SHOWN = 3
 
 
 def status(as_json: AsJson = False) -> None:
-    """Show how many jobs are due, deferred, in flight, parked and dead, the workers, and both servers.
+    """Show how many jobs are due, deferred, claimed, parked and dead, the workers, and both servers.
 
     Exits with 1 when a server cannot be used, otherwise with 0, however long the queue is.
     """
@@ -42,15 +42,15 @@ def status(as_json: AsJson = False) -> None:
     else:
         print_json(status_json(found, settings.queue))
     for name, server in (("Redis", found.redis), ("the database", found.database)):
-        if server.trouble is not None:
-            errors.print(f"{name} cannot be used: {server.trouble}", style="red", soft_wrap=True, markup=False)
+        if server.error is not None:
+            errors.print(f"{name} cannot be used: {server.error}", style="red", soft_wrap=True, markup=False)
     raise typer.Exit(0 if found.reachable else 1)
 
 
 def status_json(found: Status, queue: str) -> dict[str, Any]:
     """The status for programs."""
     jobs = found.jobs
-    names = ("due", "deferred", "in_flight", "parked", "dead")
+    names = ("due", "deferred", "claimed", "parked", "dead")
     return {
         "queue": queue,
         "redis": _server_json(found.redis),
@@ -61,20 +61,20 @@ def status_json(found: Status, queue: str) -> dict[str, Any]:
     }
 
 
-def _server_json(server: Server) -> dict[str, Any]:
-    return {"reachable": server.trouble is None, "version": server.version, "error": server.trouble}
+def _server_json(server: ServerStatus) -> dict[str, Any]:
+    return {"reachable": server.error is None, "version": server.version, "error": server.error}
 
 
-def _worker_json(worker: WorkerSeen) -> dict[str, Any]:
-    beat = worker.beat
+def _worker_json(worker: WorkerStatus) -> dict[str, Any]:
+    beat = worker.state
     return {
         "name": escape(worker.name),
         "missing": worker.missing,
-        "heartbeat_age_seconds": _rounded(worker.seen_seconds, 1),
+        "heartbeat_age_seconds": _rounded(worker.age_seconds, 1),
         "running": beat.running,
         "leases": beat.held,
         "concurrency": beat.concurrency,
-        "jobs": [{"id": run.id, "job": run.job, "attempt": run.tries, "seconds": run.seconds} for run in beat.jobs],
+        "jobs": [{"id": run.id, "job": run.job, "attempt": run.attempt, "seconds": run.seconds} for run in beat.jobs],
     }
 
 
@@ -85,18 +85,18 @@ def _rounded(number: float | None, digits: int) -> float | None:
 def _show(found: Status, queue: str) -> None:
     output = console()
     for name, server in (("redis", found.redis), ("database", found.database)):
-        state = Text(server.version or "", "green") if server.trouble is None else Text("unreachable", "bold red")
+        state = Text(server.version or "", "green") if server.error is None else Text("unreachable", "bold red")
         output.print(Text.assemble((f"{name:<10}", "dim"), state))
     output.print(Text.assemble((f"{'queue':<10}", "dim"), queue))
     if found.jobs is not None:
         output.print("", jobs_view(found.jobs), "", workers_view(found.workers), sep="\n")
 
 
-def jobs_view(jobs: Jobs) -> RenderableType:
+def jobs_view(jobs: JobCounts) -> RenderableType:
     """How many jobs are in each state."""
     states = [
         ("due", jobs.due, "yellow"),
-        ("in flight", jobs.in_flight, "green"),
+        ("claimed", jobs.claimed, "green"),
         ("deferred", jobs.deferred, ""),
         ("parked", jobs.parked, ""),
         ("dead", jobs.dead, "bold red"),
@@ -110,7 +110,7 @@ def jobs_view(jobs: Jobs) -> RenderableType:
     return Group(counts, f"the oldest has been due for {format_duration(jobs.oldest_due_seconds)}")
 
 
-def workers_view(workers: Sequence[WorkerSeen], limit: int = 100) -> RenderableType:
+def workers_view(workers: Sequence[WorkerStatus], limit: int = 100) -> RenderableType:
     """One row per worker: its last heartbeat, what it runs, and how loaded it is."""
     if not workers:
         return Text("no workers", style="bold red")
@@ -125,9 +125,9 @@ def workers_view(workers: Sequence[WorkerSeen], limit: int = 100) -> RenderableT
     return rows
 
 
-def _add_worker(rows: Table, worker: WorkerSeen) -> None:
-    beat = worker.beat
-    age = "never" if worker.seen_seconds is None else f"{format_duration(worker.seen_seconds)} ago"
+def _add_worker(rows: Table, worker: WorkerStatus) -> None:
+    beat = worker.state
+    age = "never" if worker.age_seconds is None else f"{format_duration(worker.age_seconds)} ago"
     longest = (f"{format_text(run.job)} {format_duration(run.seconds)}" for run in beat.jobs[:MAX_RUNNING_SHOWN])
     rows.add_row(
         Text(escape(worker.name), style="bold red" if worker.missing else "green"),

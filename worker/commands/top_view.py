@@ -8,8 +8,8 @@ from rich.text import Text
 
 from worker.commands.common import table
 from worker.commands.status import jobs_view, workers_view
-from worker.queue.status import Status
 from worker.views.formatting import format_duration, format_rate, format_text
+from worker.views.status import Status
 from worker.views.throughput import History, Snapshot
 
 JobTypes = Mapping[str, Mapping[str, float | None]]
@@ -43,8 +43,8 @@ def view(snapshot: Snapshot, queue: str, history: History, job_types: JobTypes) 
 def _servers(found: Status) -> list[tuple[str, str]]:
     return [
         (f"{server.version}  ", "green")
-        if server.trouble is None
-        else (f"{name} unreachable: {server.trouble}  ", "bold red")
+        if server.error is None
+        else (f"{name} unreachable: {server.error}  ", "bold red")
         for name, server in (("Redis", found.redis), ("PostgreSQL", found.database))
     ]
 

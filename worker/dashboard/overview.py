@@ -7,8 +7,8 @@ from worker.dashboard.charts import Chart, Value, chart
 from worker.dashboard.context import Backend, Parts
 from worker.dashboard.templating import Templates
 from worker.queue.counters import OUTCOMES
-from worker.queue.status import Status
 from worker.views.formatting import format_duration, format_rate
+from worker.views.status import Status
 from worker.views.throughput import KEEP_SECONDS, PERCENTILES, Sample, Snapshot, SnapshotPoller
 
 PARTS = ("notice", "servers", "figures", "states", "throughput", "throughput_rows", "waits", "waits_rows", "workers")
@@ -77,7 +77,7 @@ def state_shares(found: Status) -> Sequence[StateShare]:
     jobs = found.jobs
     if jobs is None:
         return []
-    counts = {"due": jobs.due, "in flight": jobs.in_flight, "deferred": jobs.deferred, "parked": jobs.parked}
+    counts = {"due": jobs.due, "claimed": jobs.claimed, "deferred": jobs.deferred, "parked": jobs.parked}
     total, start, shares = sum(counts.values()), 0.0, []
     for name, count in counts.items():
         percent = 100 * count / total if total else 0.0

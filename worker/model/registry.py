@@ -96,7 +96,7 @@ Tick = Callable[[async_sessionmaker[AsyncSession], Retention], Awaitable[int]]
 
 @dataclass(frozen=True, slots=True)
 class ScheduledJob:
-    """A job that runs by the clock, once a tick whatever the number of workers. `run` returns how many rows it deleted."""
+    """A job that runs once a tick, whatever the number of workers. `run` returns how many rows it deleted."""
 
     name: str
     run: Tick

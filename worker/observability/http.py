@@ -27,7 +27,7 @@ from worker.observability import health
 from worker.observability.health import Health, Probe
 from worker.observability.metrics import MetricFamilies, MetricsSnapshot
 from worker.queue.counters import read_counters
-from worker.queue.status import Beat, WorkerSeen, queue_status
+from worker.queue.status import WorkerState, WorkerStatus, read_queue_status
 
 log = structlog.get_logger("worker.http")
 
@@ -47,7 +47,9 @@ class Endpoints:
         heartbeat: the worker's name and its current heartbeat.
     """
 
-    def __init__(self, queue: str, redis: Redis, health: Health, heartbeat: Callable[[], tuple[str, Beat]]) -> None:
+    def __init__(
+        self, queue: str, redis: Redis, health: Health, heartbeat: Callable[[], tuple[str, WorkerState]]
+    ) -> None:
         self._queue = queue
         self._redis = redis
         self._health = health
@@ -77,11 +79,11 @@ class Endpoints:
 
     async def _snapshot(self) -> MetricsSnapshot:
         name, beat = self._heartbeat()
-        own = WorkerSeen(name.encode(), beat, 0.0)
+        own = WorkerStatus(name.encode(), beat, 0.0)
         try:
             async with asyncio.timeout(METRICS_SECONDS):
                 counters = await read_counters(self._redis, self._queue)
-                _, jobs, workers = await queue_status(self._redis, self._queue)
+                _, jobs, workers = await read_queue_status(self._redis, self._queue)
         except (RedisError, OSError, TimeoutError):  # `worker_server_up` reports it
             return MetricsSnapshot(self._queue, None, None, [own])
         others = (worker for worker in workers if worker.name != own.name)
@@ -100,7 +102,9 @@ async def serve_endpoints(worker: EngineWorker, *, database_url: str, redis_url:
             "database": Probe(lambda: health.database_problem(engine)),
         },
     )
-    endpoints = Endpoints(worker.queue_name, redis, checks, lambda: (worker.name, Beat.model_validate(worker.state())))
+    endpoints = Endpoints(
+        worker.queue_name, redis, checks, lambda: (worker.name, WorkerState.model_validate(worker.state()))
+    )
     try:
         await serve(endpoints.app(), host, port)
     finally:

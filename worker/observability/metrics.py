@@ -15,7 +15,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.utils import floatToGoString
 
 from worker.queue.counters import Counters, Histogram
-from worker.queue.status import Jobs, WorkerSeen
+from worker.queue.status import JobCounts, WorkerStatus
 
 T = TypeVar("T")
 Values = Iterable[tuple[tuple[str, ...], T]]
@@ -46,7 +46,7 @@ TABLE: dict[str, Series] = {
     "worker_batch_jobs": Series("histogram", "jobs that shared a transaction (`WORKER_BATCH_SIZE` above 1)"),
     "worker_batch_splits_total": Series("counter", "shared transactions that were rolled back and split"),
     "worker_leases_lost_total": Series("counter", "leases that had expired when they were due for renewal"),
-    "worker_queue_jobs": Series("gauge", "jobs by state: due, deferred, in_flight, parked, dead", ("state",)),
+    "worker_queue_jobs": Series("gauge", "jobs by state: due, deferred, claimed, parked, dead", ("state",)),
     "worker_queue_oldest_due_seconds": Series("gauge", "how long the oldest due job has been due; 0 without due jobs"),
     "worker_workers": Series(
         "gauge", "workers of the queue: alive, or missing (their heartbeat is overdue)", ("state",)
@@ -66,9 +66,9 @@ class MetricsSnapshot:
     """One observation of a queue. `jobs` and `counters` are None while Redis is unreachable."""
 
     queue: str
-    jobs: Jobs | None
+    jobs: JobCounts | None
     counters: Counters | None
-    workers: Sequence[WorkerSeen]
+    workers: Sequence[WorkerStatus]
 
 
 class MetricFamilies:
@@ -82,7 +82,7 @@ class MetricFamilies:
         if (counters := self._snapshot.counters) is not None:
             yield from self._job_metrics(counters)
         if (jobs := self._snapshot.jobs) is not None:
-            states = ("due", "deferred", "in_flight", "parked", "dead")
+            states = ("due", "deferred", "claimed", "parked", "dead")
             yield self._gauge("worker_queue_jobs", (((state,), getattr(jobs, state)) for state in states))
             yield self._gauge("worker_queue_oldest_due_seconds", [((), jobs.oldest_due_seconds or 0.0)])
             missing = sum(worker.missing for worker in self._snapshot.workers)
@@ -108,7 +108,7 @@ class MetricFamilies:
         yield self._counter("worker_leases_lost_total", [((), counters.leases_lost)])
 
     def _worker_metrics(self) -> Iterator[Metric]:
-        beats = [(_name(worker), worker.beat) for worker in self._snapshot.workers if not worker.missing]
+        beats = [(_name(worker), worker.state) for worker in self._snapshot.workers if not worker.missing]
         yield self._gauge("worker_running_jobs", (((name,), beat.running) for name, beat in beats))
         pools = [((name, "in_use"), beat.pool_in_use) for name, beat in beats]
         pools += [((name, "idle"), beat.pool_idle) for name, beat in beats]
@@ -143,5 +143,5 @@ class MetricFamilies:
         return family
 
 
-def _name(worker: WorkerSeen) -> str:
+def _name(worker: WorkerStatus) -> str:
     return worker.name.decode("utf-8", "backslashreplace")[:200]

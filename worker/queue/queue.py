@@ -1,4 +1,4 @@
-"""The queue in Redis, typed: claim, renew, settle. The head of each script says why it is safe to repeat."""
+"""The queue in Redis, typed: claim, renew, settle. The head of each script explains why it is safe to repeat."""
 
 import secrets
 import time

@@ -1,70 +1,61 @@
-"""How a queue stands, who works on it, and whether the two servers answer.
+"""The state of a queue and its workers, as far as Redis knows it.
 
-Nothing here takes longer for a longer queue than its logarithm. So the jobs in flight are not looked for: each worker's
-sign of life, given every few seconds, says how many leases it holds, and they are the sum of those. The count is as old
-as these signs, and what a killed worker held is told as due once its lease has ended.
+Reading it takes time that grows with the logarithm of the queue's length only. So claimed jobs are not counted one by
+one: each worker's heartbeat holds how many leases it has, and their sum is the count. It is as old as the heartbeats,
+and the jobs of a killed worker count as due once their leases have ended.
 """
 
-import asyncio
 from collections.abc import Awaitable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Annotated, Any, cast
+from typing import Annotated, Any, NamedTuple, cast
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from redis.asyncio import Redis
-from redis.exceptions import RedisError, ResponseError
-from sqlalchemy.ext.asyncio import AsyncEngine
+from redis.exceptions import ResponseError
 
 from producers import keys
-from worker.database.connections import describe_error as describe_database_error
-from worker.database.connections import ping
-from worker.queue.availability import describe_error
 from worker.queue.heartbeat import HEARTBEAT_SECONDS
 
-TIMEOUT_SECONDS = 3.0
 MISSING_SECONDS = 3 * HEARTBEAT_SECONDS
 FORGOTTEN_SECONDS = 60 * 60
 
 
 @dataclass(frozen=True, slots=True)
-class Server:
-    """What a server says of itself: its name and version, or why it cannot be used."""
+class ServerStatus:
+    """A server's name and version, or why it cannot be used."""
 
     version: str | None = None
-    trouble: str | None = None
+    error: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Jobs:
-    """How many jobs of the queue are where."""
+class JobCounts:
+    """How many jobs of the queue are in each state: see `producers.JobStatus`."""
 
     due: int
     deferred: int
-    """Their time has not come: of a first try or of the next."""
-    in_flight: int
-    """Claimed by workers that are alive."""
+    claimed: int
+    """By workers that are alive."""
     parked: int
-    """Waiting behind another job of their ordering keys."""
     dead: int
-    """Dead letters."""
     oldest_due_seconds: float | None
-    """For how long the first of the due jobs has been due; None when none is."""
+    """How long the first due job has been due; None when no job is."""
 
 
 class RunningJob(BaseModel):
-    """A job that a worker runs, as its sign of life tells it; `id` is None when it has not the form of one."""
+    """A running job, as a heartbeat reports it. `id` is None when it does not have the form of a job id."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
     id: Annotated[str, Field(max_length=200)] | None = None
     job: Annotated[str, Field(max_length=200)] | None = None
-    tries: int | None = Field(None, alias="try")
+    attempt: int | None = None
     seconds: float | None = None
 
 
-class Beat(BaseModel):
-    """A worker's sign of life. None of it is certain: anybody may write there."""
+class WorkerState(BaseModel):
+    """What a heartbeat reports. None of it is certain: any client may write one."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
@@ -75,57 +66,40 @@ class Beat(BaseModel):
     redis_up: bool | None = None
     database_up: bool | None = None
     loop_lag_seconds: float | None = None
-    """How late its event loop was at the worst, of late."""
+    """The worst recent lag of its event loop."""
     pool_in_use: int | None = None
-    """Connections to the database that are in use, and"""
+    """Database connections in use."""
     pool_idle: int | None = None
-    """those that wait for it."""
+    """Database connections that are idle."""
     jobs: Annotated[list[RunningJob], Field(max_length=100)] = []
-    """Some of the jobs that it runs, those first that have run for longest."""
+    """Some of the jobs that it runs, longest-running first."""
 
 
 @dataclass(frozen=True, slots=True)
-class WorkerSeen:
-    """A worker of the queue, as it was last heard of."""
+class WorkerStatus:
+    """A worker of the queue, as of its last heartbeat."""
 
     name: bytes
-    beat: Beat
-    seen_seconds: float | None
-    """How long ago; None when that cannot be read."""
+    state: WorkerState
+    age_seconds: float | None
+    """The age of the heartbeat; None when it cannot be read."""
 
     @property
     def missing(self) -> bool:
-        """Whether it has not been heard of for three times as long as it should."""
-        return self.seen_seconds is None or self.seen_seconds > MISSING_SECONDS
+        """Whether its heartbeat is older than three intervals."""
+        return self.age_seconds is None or self.age_seconds > MISSING_SECONDS
 
 
-@dataclass(frozen=True, slots=True)
-class Status:
-    """All of it; `jobs` is None while Redis cannot be asked."""
+class QueueStatus(NamedTuple):
+    """One observation of a queue."""
 
-    redis: Server
-    database: Server
-    jobs: Jobs | None
-    workers: list[WorkerSeen]
-
-    @property
-    def reachable(self) -> bool:
-        """Whether both servers answered."""
-        return self.redis.trouble is None and self.database.trouble is None
+    redis: ServerStatus
+    jobs: JobCounts
+    workers: list[WorkerStatus]
 
 
-async def status(redis: Redis, queue: str, engine: AsyncEngine) -> Status:
-    """Ask both servers. Takes a few seconds at the most, and raises nothing for a server that is away."""
-    database = asyncio.create_task(_database(engine))
-    try:
-        server, jobs, workers = await queue_status(redis, queue)
-    except (RedisError, OSError) as error:
-        return Status(Server(trouble=describe_error(error)), await database, None, [])
-    return Status(server, await database, jobs, workers)
-
-
-async def queue_status(redis: Redis, queue: str) -> tuple[Server, Jobs, list[WorkerSeen]]:
-    """The half of it that Redis knows. Raises what the client raises."""
+async def read_queue_status(redis: Redis, queue: str) -> QueueStatus:
+    """Observe a queue. Raises what the client raises."""
     seconds, microseconds = await redis.time()
     now_ms = seconds * 1000 + microseconds / 1000
     async with redis.pipeline(transaction=True) as pipeline:
@@ -136,46 +110,38 @@ async def queue_status(redis: Redis, queue: str) -> tuple[Server, Jobs, list[Wor
         pipeline.zcard(keys.dead(queue))
         pipeline.zrange(queue, 0, 0, withscores=True)
         pipeline.hgetall(keys.workers(queue))
-        about, due, later, parked, dead, first, beats = await pipeline.execute()
-    workers = sorted((_seen(name, beat, now_ms) for name, beat in beats.items()), key=lambda worker: worker.name)
-    await _forget(redis, queue, workers)
-    held = sum(worker.beat.held or 0 for worker in workers if not worker.missing)
-    in_flight = max(0, min(held, later))
-    # A score may be anything that somebody has written, below all times as well.
+        info, due, later, parked, dead, first, heartbeats = await pipeline.execute()
+    workers = sorted((_worker(name, data, now_ms) for name, data in heartbeats.items()), key=lambda worker: worker.name)
+    await _remove_forgotten(redis, queue, workers)
+    held = sum(worker.state.held or 0 for worker in workers if not worker.missing)
+    claimed = max(0, min(held, later))
+    # A client may write any score, negative ones included.
     oldest_ms = now_ms - max(0.0, first[0][1]) if due and first else None
-    jobs = Jobs(due, later - in_flight, in_flight, parked, dead, None if oldest_ms is None else oldest_ms / 1000)
-    return Server(version=_version(about)), jobs, [worker for worker in workers if not _forgotten(worker)]
+    jobs = JobCounts(due, later - claimed, claimed, parked, dead, None if oldest_ms is None else oldest_ms / 1000)
+    alive = [worker for worker in workers if not _is_forgotten(worker)]
+    return QueueStatus(ServerStatus(version=_version(info)), jobs, alive)
 
 
-async def _database(engine: AsyncEngine) -> Server:
+def _version(info: Mapping[str, Any]) -> str:
+    if info.get("server_name") == "valkey":
+        return f"Valkey {info.get('valkey_version')}"
+    return f"Redis {info.get('redis_version')}"
+
+
+def _worker(name: bytes, heartbeat: bytes, now_ms: float) -> WorkerStatus:
     try:
-        async with asyncio.timeout(TIMEOUT_SECONDS):
-            version = await ping(engine)
-    except Exception as error:  # noqa: BLE001  # whatever it is, it is the answer
-        return Server(trouble=describe_database_error(error))
-    return Server(version=f"PostgreSQL {version}")
-
-
-def _version(about: Mapping[str, Any]) -> str:
-    if about.get("server_name") == "valkey":
-        return f"Valkey {about.get('valkey_version')}"
-    return f"Redis {about.get('redis_version')}"
-
-
-def _seen(name: bytes, said: bytes, now_ms: float) -> WorkerSeen:
-    try:
-        beat = Beat.model_validate_json(said)
+        state = WorkerState.model_validate_json(heartbeat)
     except ValidationError:
-        beat = Beat()
-    return WorkerSeen(name, beat, None if beat.at is None else max(0.0, now_ms / 1000 - beat.at))
+        state = WorkerState()
+    return WorkerStatus(name, state, None if state.at is None else max(0.0, now_ms / 1000 - state.at))
 
 
-def _forgotten(worker: WorkerSeen) -> bool:
-    return worker.seen_seconds is not None and worker.seen_seconds > FORGOTTEN_SECONDS
+def _is_forgotten(worker: WorkerStatus) -> bool:
+    return worker.age_seconds is not None and worker.age_seconds > FORGOTTEN_SECONDS
 
 
-async def _forget(redis: Redis, queue: str, workers: list[WorkerSeen]) -> None:
-    """Remove those that have been missing for long: they were killed, and could not say good-bye."""
-    if names := [worker.name for worker in workers if _forgotten(worker)]:
-        with suppress(ResponseError):  # from a replica one can read only
+async def _remove_forgotten(redis: Redis, queue: str, workers: list[WorkerStatus]) -> None:
+    """Remove the heartbeats of workers that were killed long ago and could not remove their own."""
+    if names := [worker.name for worker in workers if _is_forgotten(worker)]:
+        with suppress(ResponseError):  # a replica is read-only
             await cast("Awaitable[int]", redis.hdel(keys.workers(queue), *cast("list[str]", names)))

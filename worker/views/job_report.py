@@ -1,21 +1,76 @@
 """A job as a report for people: its state, its events in order, and the fields of its payload without their values."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from datetime import datetime
 from typing import Any
 
 from pydantic_core import from_json
+from redis.asyncio import Redis
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from producers import ids
-from worker.queue.inspect import State, Story
+from producers.job_status import JobStatus
+from worker.database import ledger
+from worker.database.connections import DATABASE_ERRORS, describe_error
+from worker.queue.inspect import MAX_RESULT_BYTES, JobSnapshot, read_job_snapshot
 from worker.views.formatting import format_duration, format_id, format_text
 from worker.views.payload_summary import summarize_payload, summarize_reply
 
 _HEADLINES = {
-    State.DONE: "Its effect is committed.",
-    State.CANCELLED: "Cancelled. It had no effect.",
-    State.UNKNOWN: "Neither Redis nor the ledger has it. It was never accepted, or its records have expired.",
+    JobStatus.DONE: "Its effect is committed.",
+    JobStatus.CANCELLED: "Cancelled. It had no effect.",
+    JobStatus.UNKNOWN: "Neither Redis nor the ledger has it. It was never accepted, or its records have expired.",
 }
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobRecords(JobSnapshot):
+    """Everything that Redis and the ledger have of one job."""
+
+    recorded: ledger.LedgerEntry | None = None
+    recorded_at: datetime | None = None
+    ledger_error: str | None = None
+    """Why the ledger could not be read."""
+
+    @property
+    def exists(self) -> bool:
+        """Whether there is any record of the job."""
+        return any((self.score is not None, self.payload, self.stored, self.letter, self.recorded))
+
+    @property
+    def status(self) -> JobStatus:
+        """Where the job is. The ledger remembers outcomes for longer than Redis keeps results."""
+        in_redis = super().status
+        if self.recorded is None or self.score is not None or self.letter or in_redis is JobStatus.CANCELLED:
+            return in_redis
+        return JobStatus(self.recorded.outcome)
+
+
+async def read_job_records(
+    redis: Redis, queue: str, sessions: async_sessionmaker[AsyncSession], job_id: bytes, max_bytes: int
+) -> JobRecords:
+    """Read what both servers have of a job. Raises what the Redis client raises; a database that is down is reported.
+
+    Args:
+        redis: the client.
+        queue: the queue's name.
+        sessions: for the ledger.
+        job_id: which job.
+        max_bytes: a larger payload is not read.
+    """
+    snapshot = await read_job_snapshot(redis, queue, job_id, max_bytes)
+    facts = {field.name: getattr(snapshot, field.name) for field in fields(snapshot)}
+    text = job_id.decode("ascii", "replace")
+    if not ids.is_job_id(text):
+        return JobRecords(**facts)  # the ledger has no other ids
+    try:
+        async with sessions() as session:
+            found = await ledger.find_with_time(session, text, MAX_RESULT_BYTES)
+    except DATABASE_ERRORS as error:
+        return JobRecords(**facts, ledger_error=describe_error(error))
+    entry, at = found or (None, None)
+    return JobRecords(**facts, recorded=entry, recorded_at=at)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +87,7 @@ class Step:
 class JobReport:
     """What `worker job` and the page of a job show."""
 
-    state: State
+    status: JobStatus
     headline: str
     job: str | None
     attempts: int | None
@@ -41,117 +96,119 @@ class JobReport:
     reply: dict[str, str]
 
 
-def build_report(snapshot: Story) -> JobReport:
+def build_report(records: JobRecords) -> JobReport:
     """Describe a job from what Redis and the ledger hold of it."""
-    payload = _payload(snapshot)
-    result, death = snapshot.result, snapshot.letter.record if snapshot.letter else None
+    payload = _payload(records)
+    result, death = records.result, records.letter.record if records.letter else None
     names = (
-        snapshot.recorded.job if snapshot.recorded else None,
+        records.recorded.job if records.recorded else None,
         payload.get("job") if payload else None,
         death.job if death else None,
         result.f if result else None,
     )
-    attempts = (snapshot.tries, death.attempts if death else None, result.t if result else None)
+    attempts = (records.attempts, death.attempts if death else None, result.t if result else None)
     return JobReport(
-        state=snapshot.state,
-        headline=_headline(snapshot),
+        status=records.status,
+        headline=_headline(records),
         job=next((name for name in names if name), None),
         attempts=next((number for number in attempts if number is not None), None),
-        steps=sorted(_steps(snapshot, payload), key=lambda step: step.at_ms or snapshot.now_ms),
+        steps=sorted(_steps(records, payload), key=lambda step: step.at_ms or records.now_ms),
         payload=payload,
-        reply=_reply(snapshot),
+        reply=_reply(records),
     )
 
 
-def _headline(snapshot: Story) -> str:
-    if (text := _HEADLINES.get(snapshot.state)) is not None:
+def _headline(records: JobRecords) -> str:
+    if (text := _HEADLINES.get(records.status)) is not None:
         return text
-    away = format_duration(abs((snapshot.score or 0) - snapshot.now_ms) / 1000)
-    match snapshot.state:
-        case State.DUE:
+    away = format_duration(abs((records.score or 0) - records.now_ms) / 1000)
+    match records.status:
+        case JobStatus.DUE:
             return f"Due for {away}. The next free worker claims it."
-        case State.DEFERRED:
-            return f"Due in {away}."
-        case State.RETRY:
+        case JobStatus.DEFERRED if records.attempts:
             return f"The last attempt failed. The next one is due in {away}."
-        case State.PARKED:
-            return _parked_headline(snapshot)
-        case State.REJECTED:
-            return f"Rejected: {_reason(snapshot)}. The request cannot be honoured; this is not a fault."
-        case State.DEAD:
-            kept = "Kept as a dead letter" if snapshot.letter else "Its dead letter is gone"
-            return f"Dead: {_reason(snapshot)}. {kept}."
+        case JobStatus.DEFERRED:
+            return f"Due in {away}."
+        case JobStatus.PARKED:
+            return _parked_headline(records)
+        case JobStatus.REJECTED:
+            return f"Rejected: {_reason(records)}. The request cannot be honoured; this is not a fault."
+        case JobStatus.DEAD:
+            kept = "Kept as a dead letter" if records.letter else "Its dead letter is gone"
+            return f"Dead: {_reason(records)}. {kept}."
         case _:
-            lease = format_duration((snapshot.lease_ms or 0) / 1000)
+            lease = format_duration((records.lease_ms or 0) / 1000)
             return f"Claimed by a worker. The lease expires in {lease} unless it is renewed."
 
 
-def _parked_headline(snapshot: Story) -> str:
-    order = snapshot.order
+def _parked_headline(records: JobRecords) -> str:
+    order = records.order
     if order is None or order.holder is None:
         return "Parked behind another job with the same ordering key."
     ahead = f", with {order.ahead:,} more ahead of it" if order.ahead else ""
     return f"Parked behind {format_id(order.holder)}{ahead}. Jobs with the same ordering key run in order."
 
 
-def _reason(snapshot: Story) -> str:
-    error = snapshot.result.error if snapshot.result else None
-    causes = (snapshot.recorded, snapshot.letter.record if snapshot.letter else None, error)
+def _reason(records: JobRecords) -> str:
+    error = records.result.error if records.result else None
+    causes = (records.recorded, records.letter.record if records.letter else None, error)
     return next((format_text(f"{each.code}, {each.detail}") for each in causes if each and each.code), "reason unknown")
 
 
-def _steps(snapshot: Story, payload: dict[str, Any] | None) -> Iterator[Step]:
-    if (enqueued_ms := _enqueued_ms(snapshot, payload)) is not None:
+def _steps(records: JobRecords, payload: dict[str, Any] | None) -> Iterator[Step]:
+    if (enqueued_ms := _enqueued_ms(records, payload)) is not None:
         yield Step("Enqueued", enqueued_ms, "by the producer's clock")
-    yield from _steps_in_queue(snapshot)
-    if (result := snapshot.result) is not None:
+    yield from _steps_in_queue(records)
+    if (result := records.result) is not None:
         yield Step("Last attempt started", result.st, f"attempt {result.t}" if result.t else "")
-        kept = "" if snapshot.result_ms is None else f"result kept for {format_duration(snapshot.result_ms / 1000)}"
+        kept = (
+            "" if records.result_ttl_ms is None else f"result kept for {format_duration(records.result_ttl_ms / 1000)}"
+        )
         title = "Done" if result.error is None else format_text(f"Ended: {result.error.code}")
         yield Step(title, result.ft, kept, "good" if result.s else "bad")
-    if snapshot.result_trouble is not None:
-        yield Step("Unreadable result", None, snapshot.result_trouble, "bad")
-    if snapshot.recorded is not None and snapshot.recorded_at is not None:
-        outcome = snapshot.recorded.outcome
+    if records.result_error is not None:
+        yield Step("Unreadable result", None, records.result_error, "bad")
+    if records.recorded is not None and records.recorded_at is not None:
+        outcome = records.recorded.outcome
         kind = "good" if outcome == "done" else "bad"
         detail = f"outcome: {outcome}" + (", until it is replayed" if outcome == "dead" else "")
-        yield Step("Recorded in the ledger", snapshot.recorded_at.timestamp() * 1000, detail, kind)
-    if snapshot.letter is not None:
-        worker = snapshot.letter.record.worker
+        yield Step("Recorded in the ledger", records.recorded_at.timestamp() * 1000, detail, kind)
+    if records.letter is not None:
+        worker = records.letter.record.worker
         by = f"by {format_text(worker)}" if worker else ""
-        yield Step("Buried as a dead letter", snapshot.letter.died_ms, by, "bad")
+        yield Step("Buried as a dead letter", records.letter.died_ms, by, "bad")
 
 
-def _steps_in_queue(snapshot: Story) -> Iterator[Step]:
-    if snapshot.score is None:
+def _steps_in_queue(records: JobRecords) -> Iterator[Step]:
+    if records.score is None:
         return
-    match snapshot.state:
-        case State.PARKED:
-            place = snapshot.order.own_ms if snapshot.order else None
+    match records.status:
+        case JobStatus.PARKED:
+            place = records.order.own_ms if records.order else None
             yield Step("Parked", place, "returns to this position when its turn comes", "wait")
-        case State.CLAIMED:
-            yield Step(f"Claimed for attempt {snapshot.tries or 1}", None, "a worker holds the lease", "live")
-            yield Step("Lease expires", snapshot.score, "unless it is renewed", "wait")
-        case State.RETRY:
-            yield Step("Next attempt", snapshot.score, f"attempts so far: {snapshot.tries}", "wait")
+        case JobStatus.CLAIMED:
+            yield Step(f"Claimed for attempt {records.attempts or 1}", None, "a worker holds the lease", "live")
+            yield Step("Lease expires", records.score, "unless it is renewed", "wait")
+        case JobStatus.DEFERRED if records.attempts:
+            yield Step("Next attempt", records.score, f"attempts so far: {records.attempts}", "wait")
         case _:
-            yield Step("Due", snapshot.score, "", "wait")
-    if snapshot.cancelling:
+            yield Step("Due", records.score, "", "wait")
+    if records.cancel_requested:
         yield Step("Cancellation requested", None, "carried out by the worker that holds it, or by the next", "wait")
 
 
-def _enqueued_ms(snapshot: Story, payload: dict[str, Any] | None) -> float | None:
+def _enqueued_ms(records: JobRecords, payload: dict[str, Any] | None) -> float | None:
     times = (
         payload.get("enqueued_ms") if payload else None,
-        snapshot.letter.record.enqueued_ms if snapshot.letter else None,
-        snapshot.result.et if snapshot.result else None,
-        ids.made_ms(snapshot.job_id.decode("ascii", "replace")),
+        records.letter.record.enqueued_ms if records.letter else None,
+        records.result.et if records.result else None,
+        ids.made_ms(records.job_id.decode("ascii", "replace")),
     )
     return next((ms for ms in times if ms), None)
 
 
-def _payload(snapshot: Story) -> dict[str, Any] | None:
-    kept = snapshot.payload
+def _payload(records: JobRecords) -> dict[str, Any] | None:
+    kept = records.payload
     if kept is None:
         return None
     summary: dict[str, Any] = {"bytes": kept.size_bytes, "type": kept.kind, "error": None, "fields": {}, "headers": []}
@@ -163,12 +220,12 @@ def _payload(snapshot: Story) -> dict[str, Any] | None:
     return summary | ({"error": found["undecodable"]} if "undecodable" in found else found)
 
 
-def _reply(snapshot: Story) -> dict[str, str]:
-    if snapshot.result is not None and snapshot.result.s:
-        return summarize_reply(snapshot.result.f, snapshot.result.r)
-    if snapshot.recorded is not None and snapshot.recorded.reply is not None:
+def _reply(records: JobRecords) -> dict[str, str]:
+    if records.result is not None and records.result.s:
+        return summarize_reply(records.result.f, records.result.r)
+    if records.recorded is not None and records.recorded.reply is not None:
         try:
-            return summarize_reply(snapshot.recorded.job, from_json(snapshot.recorded.reply))
+            return summarize_reply(records.recorded.job, from_json(records.recorded.reply))
         except ValueError:
             return {}  # truncated when it was read
     return {}

@@ -11,7 +11,7 @@ from redis.exceptions import RedisError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from worker.queue.counters import BOUNDS_SECONDS, OUTCOMES, Counters, Histogram, read_counters
-from worker.queue.status import Status, status
+from worker.views.status import Status, read_status
 
 KEEP_SECONDS = 120.0
 WINDOW_SECONDS = 10.0
@@ -124,7 +124,7 @@ class SnapshotPoller:
 
         Takes a few seconds at most. A server that does not answer is part of the snapshot and raises nothing.
         """
-        found = await status(self._redis, self._queue, self._engine)
+        found = await read_status(self._redis, self._queue, self._engine)
         counters = None
         if found.jobs is not None:
             with suppress(RedisError, OSError):  # Redis went away since: the next snapshot has the reason

@@ -3,13 +3,13 @@
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from worker.dashboard import ordering
+from producers.job_status import JobStatus
 from worker.dashboard.context import DashboardContext, context_of
 from worker.dashboard.params import page_number, parse_id
-from worker.queue import inspect
-from worker.queue.status import RunningJob, queue_status
+from worker.queue.inspect import read_ordering_key
+from worker.queue.status import RunningJob, read_queue_status
 from worker.views.formatting import MAX_ID_BYTES, escape, format_id
-from worker.views.job_report import build_report
+from worker.views.job_report import build_report, read_job_records
 
 PAGE_SIZE = 50
 
@@ -26,17 +26,17 @@ async def show_job(request: Request) -> Response:
         return RedirectResponse("/jobs", 303)
     job_id = parse_id(request.query_params["id"])
     backend = context.backend
-    found = await inspect.read(backend.redis, backend.queue, backend.sessions, job_id, backend.max_payload_bytes)
+    found = await read_job_records(backend.redis, backend.queue, backend.sessions, job_id, backend.max_payload_bytes)
     return context.templates.page(
         request,
         "job.html",
-        status=200 if found.known or found.ledger_trouble else 404,
+        status=200 if found.exists or found.ledger_error else 404,
         job_id=escape(job_id),
         snapshot=found,
         report=build_report(found),
         key=escape(found.order.key) if found.order else None,
         holder=format_id(found.order.holder) if found.order and found.order.holder else None,
-        runs=await _running(context, job_id) if found.state is inspect.State.CLAIMED else [],
+        runs=await _running(context, job_id) if found.status is JobStatus.CLAIMED else [],
     )
 
 
@@ -47,7 +47,7 @@ async def show_key(request: Request) -> Response:
         return RedirectResponse("/jobs", 303)
     wanted, page = parse_id(request.query_params["key"]), page_number(request)
     backend = context.backend
-    line = await ordering.read(backend.redis, backend.queue, wanted, (page - 1) * PAGE_SIZE, PAGE_SIZE)
+    line = await read_ordering_key(backend.redis, backend.queue, wanted, (page - 1) * PAGE_SIZE, PAGE_SIZE)
     return context.templates.page(
         request,
         "key.html",
@@ -63,10 +63,10 @@ async def show_key(request: Request) -> Response:
 
 async def _running(context: DashboardContext, job_id: bytes) -> list[tuple[bytes, RunningJob]]:
     """The workers whose last heartbeat lists a job as running."""
-    _, _, workers = await queue_status(context.backend.redis, context.backend.queue)
+    _, _, workers = await read_queue_status(context.backend.redis, context.backend.queue)
     return [
         (worker.name, run)
         for worker in workers
-        for run in worker.beat.jobs
+        for run in worker.state.jobs
         if run.id is not None and run.id.encode() == job_id
     ]
