@@ -206,7 +206,7 @@ async def test_a_job_page_follows_the_job_through_all_its_states(
     assert await state(done.job_id) == "due"
     assert await state(later.job_id) == "deferred"
     await page.redis.set(keys.in_progress(done.job_id), "token", px=5000)
-    runs = {"at": time.time(), "jobs": [{"id": done.job_id, "job": "create_user", "try": 1, "seconds": 2.5}]}
+    runs = {"at": time.time(), "jobs": [{"id": done.job_id, "job": "create_user", "attempt": 1, "seconds": 2.5}]}
     await page.redis.hset(keys.workers(QUEUE), "here", json.dumps(runs))  # type: ignore[misc]
     claimed = await page.get("/job", id=done.job_id)
     assert "Claimed by a worker. The lease expires in" in claimed
@@ -214,7 +214,8 @@ async def test_a_job_page_follows_the_job_through_all_its_states(
     assert "for 2.5 s, as of its last heartbeat" in claimed
     await page.redis.delete(keys.in_progress(done.job_id))
     await page.redis.set(keys.retry(later.job_id), "1")
-    assert await state(later.job_id) == "waiting for its next try"
+    assert await state(later.job_id) == "deferred"
+    assert "The last attempt failed. The next one is due in" in await page.get("/job", id=later.job_id)
     await page.redis.delete(keys.retry(later.job_id))
     await later.cancel()
     await burst(settings)
@@ -228,7 +229,7 @@ async def test_a_job_page_follows_the_job_through_all_its_states(
     assert await state(twin.job_id) == "rejected"
     assert "conflict" in await page.get("/job", id=twin.job_id)
     await page.redis.delete(keys.result(done.job_id))
-    assert await state(done.job_id) == "done", "the ledger knows"
+    assert await state(done.job_id) == "done", "the ledger remembers it"
     await sql("DELETE FROM job_ledger")
     assert await state(done.job_id, 404) == "unknown"
 
