@@ -37,8 +37,10 @@ from worker.embedded.servers import default_folder
 PF_EXITING = 0x4  # of the flags in /proc/<pid>/stat: memory and files are released, nothing runs any more
 REPOSITORY = Path(__file__).resolve().parents[2]
 
+LINUX: bool = sys.platform == "linux"
+
 only_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root runs PostgreSQL as another user")
-only_linux = pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
+only_linux = pytest.mark.skipif(not LINUX, reason="needs /proc")
 
 OWNER = """
 import json, signal, sys
@@ -98,14 +100,15 @@ async def write_mark(database: str, redis_url: str) -> str:
 
 async def has_mark(database: str, redis_url: str, mark: str) -> bool:
     with redis.Redis.from_url(redis_url) as connection:
-        in_redis = connection.get(mark) == b"written"
-    return in_redis and await sql(database, "SELECT count(*) FROM marks WHERE mark = $1", arguments=[mark]) == 1
+        in_redis: bool = connection.get(mark) == b"written"
+    marks: int = await sql(database, "SELECT count(*) FROM marks WHERE mark = $1", arguments=[mark])
+    return in_redis and marks == 1
 
 
 def alive(pid: int) -> bool:
     """Whether the process runs. A zombie does not, nor does a process that the kernel is removing."""
     try:
-        if sys.platform == "linux":
+        if LINUX:
             fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
             return fields[0] != "Z" and not int(fields[6]) & PF_EXITING
         os.kill(pid, 0)
