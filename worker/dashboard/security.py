@@ -89,7 +89,7 @@ class Access:
 
         The derivation is slow on purpose. The login page gives anyone a signed cookie to test guesses of the token on.
         """
-        if self.token is None:
+        if not self.token:
             return secrets.token_hex(32)
         return hashlib.pbkdf2_hmac("sha256", self.token.encode(), b"worker dashboard session", KEY_ROUNDS).hex()
 

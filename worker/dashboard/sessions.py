@@ -19,14 +19,14 @@ MAX_ADDRESSES = 1000
 
 def is_logged_in(request: Request, access: Access) -> bool:
     """Whether the browser may see the pages."""
-    return access.token is None or request.session.get("logged_in") is True
+    return not access.token or request.session.get("logged_in") is True
 
 
 def is_token(access: Access, given: str) -> bool:
     """Whether this is the token, in constant time. Without a token, nothing is."""
     # Digests have the same length, so the time does not depend on the length of the token.
     own, other = (hashlib.sha256(text.encode()).digest() for text in (access.token or "", given))
-    return hmac.compare_digest(own, other) and access.token is not None
+    return hmac.compare_digest(own, other) and bool(access.token)
 
 
 def start_session(request: Request) -> None:

@@ -47,7 +47,7 @@ class Templates:
             "queue": queue,
             "zone_name": str(zone),
             "allow_actions": access.allow_actions,
-            "needs_login": access.token is not None,
+            "needs_login": bool(access.token),
             "timestamp": self._timestamp,
         }
 

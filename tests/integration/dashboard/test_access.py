@@ -260,6 +260,7 @@ async def test_sessions_are_shared_by_processes_with_one_token_and_end_with_it(s
 def test_only_the_whole_token_is_accepted() -> None:
     assert [is_token(LOCKED, token) for token in (TOKEN, "", TOKEN + "x", TOKEN[:-1], "é")] == [True] + [False] * 4
     assert not is_token(Access(), "")
+    assert not is_token(Access(token=""), "")
 
 
 async def test_the_csrf_token_changes_at_the_login(settings: Settings) -> None:
