@@ -52,11 +52,12 @@ bench: .venv/.dev ## compare with other systems, and write docs/benchmarks.md (B
 	.venv/bin/python -m benchmarks $(or $(BENCH_ARGS),--write)
 
 .PHONY: check
-check: .venv/.dev ## lint, and check the format, the types and the imports
+check: .venv/.dev ## lint, and check the format, types, imports and words
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
 	.venv/bin/lint-imports --no-logo
+	$(VENV_PYTHON) tests/prose.py
 
 .PHONY: fmt
 fmt: .venv/.dev ## format the code and apply the linter's fixes
