@@ -4,10 +4,10 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
+from worker.database import connections
 from worker.engine.context import Runtime
 from worker.engine.dispatcher import Dispatcher
 from worker.engine.signals import Signals
-from worker.model.failures import describe
 from worker.model.job import ClaimedJob
 from worker.queue.availability import REDIS_ERRORS, describe_error
 from worker.queue.leases import Leases
@@ -100,6 +100,6 @@ class Claimer:
         try:
             await self._runtime.ping_database()
         except Exception as error:  # noqa: BLE001  # whatever it is, the database is not back
-            database.failed(describe(error))
+            database.failed(connections.describe_error(error))
         else:
             database.recovered()

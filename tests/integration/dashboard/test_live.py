@@ -128,7 +128,7 @@ async def test_the_stream_sends_only_changed_parts(page: Page, eventually: Event
 
 async def test_the_overview_shows_workers_and_their_running_jobs(page: Page) -> None:
     def beat(ago: float) -> str:
-        jobs = [{"id": "a@user:1", "job": "update_user", "try": 2, "seconds": 1.5}]
+        jobs = [{"id": "a@user:1", "job": "update_user", "attempt": 2, "seconds": 1.5}]
         return json.dumps({"at": time.time() - ago, "running": 1, "held": 3, "concurrency": 16, "jobs": jobs})
 
     await page.redis.hset(keys.workers(QUEUE), mapping={"here": beat(0), "lost": beat(60)})  # type: ignore[misc]
