@@ -8,15 +8,14 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any
 
 import pytest
-from arq.worker import Worker
 from redis.asyncio import Redis
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from producers import keys, wire
 from producers.messages import CreateUser, Deleted, DeletePost, DeleteUser
-from worker import app
+from tests.integration.running import settings_of, stock_burst
 from worker.database import users
-from worker.engine import arq_functions as stock
+from worker.engine import arq_functions
 from worker.jobs import REGISTRY, JobType
 from worker.settings import Settings
 
@@ -28,7 +27,6 @@ NAME = "s3cret-name"
 TITLE = "S3cret title"
 CONTENT = "S3cret content that must not be in a log"
 SECRETS = (HASH, OTHER_HASH, PASSWORD, EMAIL, NAME, TITLE, CONTENT, "s3cret-ada", "S3cret")
-MAX_PAYLOAD_BYTES = 2048
 
 ADA = {"email": EMAIL, "username": NAME, "hashed_password": HASH}
 POST = {"title": TITLE, "content": CONTENT}
@@ -101,18 +99,18 @@ def handlers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(REGISTRY, "delete_post", JobType("delete_post", DeletePost, _fail))
     monkeypatch.setitem(REGISTRY, "delete_user", JobType("delete_user", DeleteUser, _fail_in_database))
     monkeypatch.setitem(REGISTRY, "create_user", JobType("create_user", CreateUser, _leave_a_task))
-    monkeypatch.setattr(stock, "backoff_seconds", lambda _tries: 0.01)
+    monkeypatch.setattr(arq_functions, "backoff_seconds", lambda _failures: 0.01)
 
 
 @pytest.fixture(params=[("json", "info"), ("json", "debug"), ("console", "debug")], ids="-".join)
 def settings(database_url: str, redis_url: str, request: pytest.FixtureRequest) -> Settings:
     log_format, level = request.param
-    return Settings.load(
-        DATABASE_URL=database_url,
-        REDIS_URL=redis_url,
+    return settings_of(
+        redis_url,
+        database_url,
         concurrency=1,
         max_tries=2,
-        max_payload_bytes=MAX_PAYLOAD_BYTES,
+        max_payload_bytes=2048,
         log_format=log_format,
         log_level=level,
     )
@@ -125,18 +123,13 @@ async def redis(redis_url: str) -> AsyncIterator[Any]:
     await client.aclose()
 
 
-async def run_all(settings: Settings, redis: Any, jobs: Sequence[tuple[str, bytes | None, str]]) -> None:
+async def run_jobs(settings: Settings, redis: Any, jobs: Sequence[tuple[str, bytes | None, str]]) -> None:
     """Send all jobs, and run arq's own worker until the queue is empty."""
     for score, (job_id, body, _code) in enumerate(jobs, start=1):
         if body is not None:
             await redis.set(keys.job(job_id), body)
         await redis.zadd(settings.queue, {job_id: score})
-    arguments = app.stock_arguments(settings) | {"burst": True, "poll_delay": 0.005}
-    worker = Worker(**arguments, handle_signals=False)
-    try:
-        await worker.async_run()
-    finally:
-        await worker.close()
+    await stock_burst(settings)
 
 
 def assert_no_secret(text: str, *, but: tuple[str, ...] = ()) -> None:
@@ -152,7 +145,7 @@ async def test_a_job_leaks_no_value_however_it_ends(
     settings: Settings, redis: Any, sql: Any, capfd: pytest.CaptureFixture[str]
 ) -> None:
     # When: jobs end in every possible way.
-    await run_all(settings, redis, JOBS)
+    await run_jobs(settings, redis, JOBS)
 
     # Then: each has its outcome,
     results = {job_id: json.loads(await redis.get(keys.result(job_id))) for job_id, _, _ in JOBS}
@@ -206,7 +199,7 @@ async def test_a_value_sent_as_a_field_name_is_not_leaked(
         ("in-the-envelope", json.dumps({**ADA, HASH: EMAIL}).encode(), "undecodable"),
         ("in-the-message", payload("update_user", user_id=1, changes={EMAIL: 1, HASH: 2}), "invalid"),
     ]
-    await run_all(settings, redis, jobs)
+    await run_jobs(settings, redis, jobs)
 
     assert_no_secret(capfd.readouterr().out)
     for job_id, _, code in jobs:

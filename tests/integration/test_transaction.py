@@ -827,7 +827,7 @@ async def test_a_job_is_released_when_the_database_falls_silent(bench: Bench, wh
     # Either a statement's time is over first, or the attempt's.
     late = when == "until the attempt is over"
     async with proxy() as url:
-        sessions = bench.sessions(url, kind=SilentAtCommit, **({} if late else {"answer_seconds": 0.5}))
+        sessions = bench.sessions(url, kind=SilentAtCommit, answer_seconds=60.0 if late else 0.5)
         timeout_seconds = 0.5 * slowdown() if late else 20.0
         transaction = bench.transaction(and_then_silence, sessions=sessions, timeout_seconds=timeout_seconds)
         first = (await transaction.run(bench.job())).result
