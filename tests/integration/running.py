@@ -85,7 +85,7 @@ async def on_a_terminal(settings: Settings, *words: str, typed: str = "") -> tup
 
 
 def environment(settings: Settings) -> dict[str, str]:
-    """The variables that tell a command what the settings tell a worker."""
+    """The settings as environment variables of a command."""
     return {
         "DATABASE_URL": settings.database_url.get_secret_value(),
         "REDIS_URL": settings.redis_url.get_secret_value(),
@@ -110,7 +110,7 @@ def _on_a_terminal(variables: dict[str, str], words: tuple[str, ...], typed: str
     try:
         while data := os.read(ours, 65536):
             printed += data
-    except OSError:  # Linux's way to say that the other end is closed
+    except OSError:  # Linux reports so that the other end is closed
         pass
     finally:
         os.close(ours)

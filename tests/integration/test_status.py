@@ -1,4 +1,4 @@
-"""Does `worker status` say how the queue stands, who works on it and which server is away, at little cost?"""
+"""`worker status` reports the queue, its workers and both servers at little cost."""
 
 import asyncio
 import json
@@ -17,7 +17,8 @@ from producers._redis import connect
 from tests.integration.running import on_a_terminal, settings_of, user, working
 from tests.waiting import PATIENCE_SECONDS
 from worker.cli import app
-from worker.queue.status import FORGOTTEN_SECONDS, MISSING_SECONDS, JobCounts, Status, status
+from worker.queue.status import FORGOTTEN_SECONDS, MISSING_SECONDS, JobCounts
+from worker.views.status import Status, read_status
 
 QUEUE = keys.DEFAULT_QUEUE
 NOWHERE_REDIS = "redis://:hush@127.0.0.1:1/0"
@@ -35,11 +36,11 @@ async def redis(redis_url: str) -> AsyncIterator[Redis]:
 
 
 @pytest.fixture
-def ask(redis: Redis, engine: AsyncEngine) -> Callable[[], Any]:
-    async def look() -> Status:
-        return await status(redis, QUEUE, engine)
+def read(redis: Redis, engine: AsyncEngine) -> Callable[[], Any]:
+    async def read() -> Status:
+        return await read_status(redis, QUEUE, engine)
 
-    return look
+    return read
 
 
 @pytest.fixture
@@ -55,15 +56,15 @@ def command(redis_url: str, database_url: str, monkeypatch: pytest.MonkeyPatch) 
     return run
 
 
-async def beat(redis: Redis, name: str, age_seconds: float, **said: Any) -> None:
-    """A worker's sign of life, so many seconds ago."""
+async def beat(redis: Redis, name: str, age_seconds: float, **state: Any) -> None:
+    """Write a worker's heartbeat of this age."""
     seconds, _ = await redis.time()
-    said = {"at": seconds - age_seconds, "running": 1, "held": 0, "concurrency": 16, **said}
-    await redis.hset(keys.workers(QUEUE), name, json.dumps(said))  # type: ignore[misc]
+    state = {"at": seconds - age_seconds, "running": 1, "held": 0, "concurrency": 16, **state}
+    await redis.hset(keys.workers(QUEUE), name, json.dumps(state))  # type: ignore[misc]
 
 
-async def test_an_empty_queue(ask: Any) -> None:
-    found: Status = await ask()
+async def test_an_empty_queue_has_no_jobs_and_no_workers(read: Any) -> None:
+    found: Status = await read()
 
     assert found.jobs == JobCounts(0, 0, 0, 0, 0, None)
     assert found.workers == []
@@ -72,8 +73,8 @@ async def test_an_empty_queue(ask: Any) -> None:
     assert (found.database.version or "").startswith("PostgreSQL 1")
 
 
-async def test_jobs_are_told_by_where_they_are(redis: Redis, ask: Any) -> None:
-    # Given two jobs that are due, three whose scores are ahead, of which workers hold two, one parked and one dead
+async def test_jobs_are_counted_by_state(redis: Redis, read: Any) -> None:
+    # Given two due jobs, three whose scores are in the future, two of them claimed, one parked and one dead
     now_ms = time.time() * 1000
     ahead = {"c": now_ms + 60_000, "d": now_ms + 8_000, "e": now_ms + 9_000}
     await redis.zadd(QUEUE, {"a": now_ms - 90_000, "b": now_ms - 1000, **ahead, "f": 1e15})
@@ -82,25 +83,25 @@ async def test_jobs_are_told_by_where_they_are(redis: Redis, ask: Any) -> None:
     await beat(redis, "alive:2", 1, held=1)
     await beat(redis, "killed:3", MISSING_SECONDS + 5, held=7)
 
-    jobs: JobCounts = (await ask()).jobs
+    jobs: JobCounts = (await read()).jobs
 
     # Then a killed worker's leases are not counted as held
     assert (jobs.due, jobs.deferred, jobs.claimed, jobs.parked, jobs.dead) == (2, 1, 2, 1, 1)
     assert jobs.oldest_due_seconds == pytest.approx(90, abs=5)
 
 
-async def test_more_cannot_be_in_flight_than_there_is(redis: Redis, ask: Any) -> None:
+async def test_claimed_jobs_never_exceed_the_jobs_of_the_queue(redis: Redis, read: Any) -> None:
     await redis.zadd(QUEUE, {"a": time.time() * 1000 + 5000})
     await beat(redis, "just-settled:1", 1, held=9)
 
-    jobs: JobCounts = (await ask()).jobs
+    jobs: JobCounts = (await read()).jobs
 
     assert (jobs.deferred, jobs.claimed) == (0, 1)
 
 
 @pytest.mark.usefixtures("logging_kept")
-async def test_a_running_job_is_in_flight_and_its_worker_is_there(
-    redis_url: str, database_url: str, eventually: Any, ask: Any
+async def test_a_running_job_is_claimed_and_its_worker_is_listed(
+    redis_url: str, database_url: str, eventually: Any, read: Any
 ) -> None:
     # Given a worker with a job that waits for a lock
     connection = await asyncpg.connect(database_url)
@@ -110,93 +111,93 @@ async def test_a_running_job_is_in_flight_and_its_worker_is_there(
         job = await producer.enqueue(user("ada"))
 
         async def runs() -> bool:
-            return bool(worker._lanes.running) and await job.status() is JobStatus.CLAIMED
+            return worker.state()["running"] == 1 and await job.status() is JobStatus.CLAIMED
 
         await eventually(runs)
 
-        # When it gives its next sign of life
+        # When it writes its next heartbeat
         await worker._beat()
-        found: Status = await ask()
+        found: Status = await read()
         await connection.close()
 
-        # Then both are seen
+        # Then both are reported
         assert found.jobs is not None
         assert (found.jobs.claimed, found.jobs.due, found.jobs.deferred) == (1, 0, 0)
-        (seen,) = found.workers
-        assert (seen.name.decode(), seen.missing) == (worker.name, False)
-        assert (seen.beat.running, seen.beat.held, seen.beat.concurrency) == (1, 1, 4)
+        (reported,) = found.workers
+        assert (reported.name.decode(), reported.missing) == (worker.name, False)
+        assert (reported.state.running, reported.state.held, reported.state.concurrency) == (1, 1, 4)
         await job.result(PATIENCE_SECONDS)
 
-    # And when it has stopped, neither is
-    after: Status = await ask()
+    # And after it has stopped, neither is
+    after: Status = await read()
     assert after.workers == []
     assert after.jobs == JobCounts(0, 0, 0, 0, 0, None)
 
 
-async def test_a_worker_that_is_not_heard_of_is_missing_and_forgotten_after_a_day(redis: Redis, ask: Any) -> None:
+async def test_a_worker_without_heartbeats_is_missing_and_forgotten_after_an_hour(redis: Redis, read: Any) -> None:
     await beat(redis, "alive", MISSING_SECONDS - 5)
     await beat(redis, "missing", MISSING_SECONDS + 5)
     await beat(redis, "long-gone", FORGOTTEN_SECONDS + 60)
     await redis.hset(keys.workers(QUEUE), mapping={b"\xff": b"\xfe", "odd": '{"at":"noon"}'})  # type: ignore[misc]
 
-    found: Status = await ask()
+    found: Status = await read()
 
-    assert {seen.name: seen.missing for seen in found.workers} == {
+    assert {worker.name: worker.missing for worker in found.workers} == {
         b"alive": False, b"missing": True, b"\xff": True, b"odd": True,
     }  # fmt: skip
     assert await redis.hexists(keys.workers(QUEUE), "long-gone") is False  # type: ignore[misc]
     assert await redis.hlen(keys.workers(QUEUE)) == 4  # type: ignore[misc]
 
 
-async def test_it_asks_nothing_that_takes_longer_for_more_jobs(redis: Redis, ask: Any) -> None:
+async def test_reading_sends_no_command_whose_cost_grows_with_the_queue(redis: Redis, read: Any) -> None:
     await redis.zadd(QUEUE, {str(number): number for number in range(1000)})
     await redis.config_resetstat()
 
-    await ask()
+    await read()
 
-    asked = {name.removeprefix("cmdstat_") for name in await redis.info("commandstats")}
-    assert asked <= {"time", "info", "multi", "exec", "zcount", "zcard", "zrange", "hgetall", "config|resetstat",
+    sent = {name.removeprefix("cmdstat_") for name in await redis.info("commandstats")}
+    assert sent <= {"time", "info", "multi", "exec", "zcount", "zcard", "zrange", "hgetall", "config|resetstat",
                      "client|setinfo", "auth", "select", "ping", "hello"}  # fmt: skip
 
 
-async def test_a_busy_queue_is_no_failure_and_a_pipe_gets_json(redis: Redis, command: Command) -> None:
+async def test_a_long_queue_exits_with_0_and_a_pipe_gets_json(redis: Redis, command: Command) -> None:
     await redis.zadd(QUEUE, {"a": 1, "b": 2})
 
-    code, told, err = await command()
+    code, answer, err = await command()
 
     assert (code, err) == (0, "")
-    assert told["jobs"] == {"due": 2, "deferred": 0, "claimed": 0, "parked": 0, "dead": 0}
-    assert told["oldest_due_seconds"] > 1e9
-    assert told["redis"]["reachable"] is told["database"]["reachable"] is True
+    assert answer["jobs"] == {"due": 2, "deferred": 0, "claimed": 0, "parked": 0, "dead": 0}
+    assert answer["oldest_due_seconds"] > 1e9
+    assert answer["redis"]["reachable"] is answer["database"]["reachable"] is True
 
 
-@pytest.mark.parametrize("away", ["redis", "database"])
-async def test_a_server_that_is_away_is_told_and_the_other_is_asked_all_the_same(command: Command, away: str) -> None:
-    urls = {"redis": NOWHERE_REDIS} if away == "redis" else {"database": NOWHERE_DATABASE}
+@pytest.mark.parametrize("down", ["redis", "database"])
+async def test_an_unreachable_server_is_reported_beside_the_other(command: Command, down: str) -> None:
+    urls = {"redis": NOWHERE_REDIS} if down == "redis" else {"database": NOWHERE_DATABASE}
 
-    code, told, err = await command(**urls)
+    code, answer, err = await command(**urls)
 
     assert code == 1
     assert err.count("\n") == 1
-    assert err.startswith("Redis cannot be used: " if away == "redis" else "the database cannot be used: ")
-    assert told[away]["reachable"] is False
-    assert told[away]["error"]
-    assert told["database" if away == "redis" else "redis"]["reachable"] is True
-    assert (told["jobs"] is None) is (away == "redis")
-    assert "hush" not in err + json.dumps(told)
+    assert err.startswith("Redis cannot be used: " if down == "redis" else "the database cannot be used: ")
+    assert answer[down]["reachable"] is False
+    assert answer[down]["error"]
+    assert answer["database" if down == "redis" else "redis"]["reachable"] is True
+    assert (answer["jobs"] is None) is (down == "redis")
+    assert "hush" not in err + json.dumps(answer)
 
 
-async def test_a_key_of_another_type_is_told(redis: Redis, command: Command) -> None:
+async def test_a_queue_of_another_type_is_reported(redis: Redis, command: Command) -> None:
     await redis.set(QUEUE, "x")
 
-    code, told, err = await command()
+    code, answer, err = await command()
 
     assert code == 1
     assert "WRONGTYPE" in err
-    assert told["jobs"] is None
+    assert answer["jobs"] is None
 
 
-async def test_a_person_sees_words_and_colours(redis: Redis, redis_url: str, database_url: str) -> None:
+async def test_a_terminal_gets_words_and_colours(redis: Redis, redis_url: str, database_url: str) -> None:
     await redis.zadd(QUEUE, {"a": (time.time() - 300) * 1000})
     await beat(redis, "host\x1b[2J:7", 1)
 

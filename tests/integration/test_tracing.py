@@ -21,7 +21,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from producers import DeleteUser, Producer, SyncProducer, keys, wire
 from tests.integration.conftest import Eventually, Logged, Sql
-from tests.integration.running import BREAK, HASH, MEND, burst, run_all, settings_of, user, working
+from tests.integration.running import BREAK, MEND, burst, run_all, settings_of, user, working
+from tests.jobs import HASH
 from tests.waiting import PATIENCE_SECONDS
 from worker import app
 from worker.observability.tracing.wrappers import Tracing
