@@ -47,7 +47,7 @@ def test_a_dead_letter_is_found_understood_replayed_and_done(place: Place) -> No
         assert "email" in shown.stdout
         assert EMAIL not in shown.stdout
         report = ask("job", job_id)
-        assert (report["state"], report["job"], report["attempts"]) == ("dead", "create_user", 2)
+        assert (report["status"], report["job"], report["attempts"]) == ("dead", "create_user", 2)
         assert "Kept as a dead letter." in report["headline"]
 
         # When the cause is mended and the letter is replayed
@@ -55,7 +55,7 @@ def test_a_dead_letter_is_found_understood_replayed_and_done(place: Place) -> No
         assert ask("dead", "replay", job_id)["replayed"] == 1
 
         # Then it is done under the same id, and its effect is there once
-        eventually(lambda: ask("job", job_id)["state"] == "done")
+        eventually(lambda: ask("job", job_id)["status"] == "done")
         report = ask("job", job_id)
         assert report["headline"] == "Its effect is committed."
         assert report["reply"]["email"] == f"text, {len(EMAIL)} characters"
@@ -70,4 +70,4 @@ def test_job_reports_an_unknown_id(place: Place) -> None:
         done = run(*WORKER, "job", "unknown", variables=place.variables)
 
     assert done.returncode == 1
-    assert json.loads(done.stdout)["state"] == "unknown"
+    assert json.loads(done.stdout)["status"] == "unknown"

@@ -21,7 +21,8 @@ from worker.commands.common import (
 )
 from worker.settings import zone
 from worker.views.formatting import escape, format_text, format_timestamp, unescape
-from worker.views.job_report import JobRecords, JobReport, build_report, read_job_records
+from worker.views.job_records import JobRecords, read_job_records
+from worker.views.job_report import JobReport, build_report
 
 _STYLES = {"good": "green", "bad": "bold red", "live": "cyan", "wait": "yellow"}
 

@@ -66,15 +66,15 @@ def _server_json(server: ServerStatus) -> dict[str, Any]:
 
 
 def _worker_json(worker: WorkerStatus) -> dict[str, Any]:
-    beat = worker.state
+    state = worker.state
     return {
         "name": escape(worker.name),
         "missing": worker.missing,
         "heartbeat_age_seconds": _rounded(worker.age_seconds, 1),
-        "running": beat.running,
-        "leases": beat.held,
-        "concurrency": beat.concurrency,
-        "jobs": [{"id": run.id, "job": run.job, "attempt": run.attempt, "seconds": run.seconds} for run in beat.jobs],
+        "running": state.running,
+        "leases": state.held,
+        "concurrency": state.concurrency,
+        "jobs": [{"id": run.id, "job": run.job, "attempt": run.attempt, "seconds": run.seconds} for run in state.jobs],
     }
 
 
@@ -85,8 +85,8 @@ def _rounded(number: float | None, digits: int) -> float | None:
 def _show(found: Status, queue: str) -> None:
     output = console()
     for name, server in (("redis", found.redis), ("database", found.database)):
-        state = Text(server.version or "", "green") if server.error is None else Text("unreachable", "bold red")
-        output.print(Text.assemble((f"{name:<10}", "dim"), state))
+        version = Text(server.version or "", "green") if server.error is None else Text("unreachable", "bold red")
+        output.print(Text.assemble((f"{name:<10}", "dim"), version))
     output.print(Text.assemble((f"{'queue':<10}", "dim"), queue))
     if found.jobs is not None:
         output.print("", jobs_view(found.jobs), "", workers_view(found.workers), sep="\n")
@@ -126,15 +126,15 @@ def workers_view(workers: Sequence[WorkerStatus], limit: int = 100) -> Renderabl
 
 
 def _add_worker(rows: Table, worker: WorkerStatus) -> None:
-    beat = worker.state
+    state = worker.state
     age = "never" if worker.age_seconds is None else f"{format_duration(worker.age_seconds)} ago"
-    longest = (f"{format_text(run.job)} {format_duration(run.seconds)}" for run in beat.jobs[:MAX_RUNNING_SHOWN])
+    longest = (f"{format_text(run.job)} {format_duration(run.seconds)}" for run in state.jobs[:MAX_RUNNING_SHOWN])
     rows.add_row(
         Text(escape(worker.name), style="bold red" if worker.missing else "green"),
         f"missing, {age}" if worker.missing else age,
-        f"{format_count(beat.running)} of {format_count(beat.concurrency)}",
-        format_count(beat.held),
-        format_duration(beat.loop_lag_seconds),
-        "–" if beat.pool_in_use is None else f"{beat.pool_in_use} used, {format_count(beat.pool_idle)} idle",
+        f"{format_count(state.running)} of {format_count(state.concurrency)}",
+        format_count(state.held),
+        format_duration(state.loop_lag_seconds),
+        "–" if state.pool_in_use is None else f"{state.pool_in_use} used, {format_count(state.pool_idle)} idle",
         Text(", ".join(longest)),
     )

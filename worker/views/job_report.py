@@ -1,20 +1,15 @@
 """A job as a report for people: its state, its events in order, and the fields of its payload without their values."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
-from datetime import datetime
+from dataclasses import dataclass
 from typing import Any
 
 from pydantic_core import from_json
-from redis.asyncio import Redis
-from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from producers import ids
 from producers.job_status import JobStatus
-from worker.database import ledger
-from worker.database.connections import DATABASE_ERRORS, describe_error
-from worker.queue.inspect import MAX_RESULT_BYTES, JobSnapshot, read_job_snapshot
 from worker.views.formatting import format_duration, format_id, format_text
+from worker.views.job_records import JobRecords
 from worker.views.payload_summary import summarize_payload, summarize_reply
 
 _HEADLINES = {
@@ -22,55 +17,6 @@ _HEADLINES = {
     JobStatus.CANCELLED: "Cancelled. It had no effect.",
     JobStatus.UNKNOWN: "Neither Redis nor the ledger has it. It was never accepted, or its records have expired.",
 }
-
-
-@dataclass(frozen=True, kw_only=True)
-class JobRecords(JobSnapshot):
-    """Everything that Redis and the ledger have of one job."""
-
-    recorded: ledger.LedgerEntry | None = None
-    recorded_at: datetime | None = None
-    ledger_error: str | None = None
-    """Why the ledger could not be read."""
-
-    @property
-    def exists(self) -> bool:
-        """Whether there is any record of the job."""
-        return any((self.score is not None, self.payload, self.stored, self.letter, self.recorded))
-
-    @property
-    def status(self) -> JobStatus:
-        """Where the job is. The ledger remembers outcomes for longer than Redis keeps results."""
-        in_redis = super().status
-        if self.recorded is None or self.score is not None or self.letter or in_redis is JobStatus.CANCELLED:
-            return in_redis
-        return JobStatus(self.recorded.outcome)
-
-
-async def read_job_records(
-    redis: Redis, queue: str, sessions: async_sessionmaker[AsyncSession], job_id: bytes, max_bytes: int
-) -> JobRecords:
-    """Read what both servers have of a job. Raises what the Redis client raises; a database that is down is reported.
-
-    Args:
-        redis: the client.
-        queue: the queue's name.
-        sessions: for the ledger.
-        job_id: which job.
-        max_bytes: a larger payload is not read.
-    """
-    snapshot = await read_job_snapshot(redis, queue, job_id, max_bytes)
-    facts = {field.name: getattr(snapshot, field.name) for field in fields(snapshot)}
-    text = job_id.decode("ascii", "replace")
-    if not ids.is_job_id(text):
-        return JobRecords(**facts)  # the ledger has no other ids
-    try:
-        async with sessions() as session:
-            found = await ledger.find_with_time(session, text, MAX_RESULT_BYTES)
-    except DATABASE_ERRORS as error:
-        return JobRecords(**facts, ledger_error=describe_error(error))
-    entry, at = found or (None, None)
-    return JobRecords(**facts, recorded=entry, recorded_at=at)
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,9 +107,8 @@ def _steps(records: JobRecords, payload: dict[str, Any] | None) -> Iterator[Step
     yield from _steps_in_queue(records)
     if (result := records.result) is not None:
         yield Step("Last attempt started", result.st, f"attempt {result.t}" if result.t else "")
-        kept = (
-            "" if records.result_ttl_ms is None else f"result kept for {format_duration(records.result_ttl_ms / 1000)}"
-        )
+        ttl_ms = records.result_ttl_ms
+        kept = "" if ttl_ms is None else f"result kept for {format_duration(ttl_ms / 1000)}"
         title = "Done" if result.error is None else format_text(f"Ended: {result.error.code}")
         yield Step(title, result.ft, kept, "good" if result.s else "bad")
     if records.result_error is not None:

@@ -9,7 +9,8 @@ from worker.dashboard.params import page_number, parse_id
 from worker.queue.inspect import read_ordering_key
 from worker.queue.status import RunningJob, read_queue_status
 from worker.views.formatting import MAX_ID_BYTES, escape, format_id
-from worker.views.job_report import build_report, read_job_records
+from worker.views.job_records import read_job_records
+from worker.views.job_report import build_report
 
 PAGE_SIZE = 50
 
@@ -32,7 +33,7 @@ async def show_job(request: Request) -> Response:
         "job.html",
         status=200 if found.exists or found.ledger_error else 404,
         job_id=escape(job_id),
-        snapshot=found,
+        records=found,
         report=build_report(found),
         key=escape(found.order.key) if found.order else None,
         holder=format_id(found.order.holder) if found.order and found.order.holder else None,
