@@ -36,6 +36,24 @@ async def bench(
         yield bench
 
 
+Step = Callable[[AsyncSession, CreateUser], Awaitable[Any]]
+
+
+def create_and(step: Step) -> Handler:
+    """A handler that creates the user and then takes a step."""
+
+    async def handler(session: AsyncSession, message: CreateUser) -> User:
+        reply = await create_user(session, message)
+        await step(session, message)
+        return reply
+
+    return handler
+
+
+def statement(sql: str) -> Step:
+    return lambda session, _message: session.execute(text(sql))
+
+
 row_first = pytest.mark.parametrize("bench", ["row-first"], indirect=True)
 row_last = pytest.mark.parametrize("bench", ["row-last"], indirect=True)
 
@@ -68,15 +86,13 @@ async def test_a_done_job_has_effect_ledger_row_and_reply_from_one_transaction(b
 async def test_an_effect_is_invisible_to_others_before_the_commit(bench: Bench) -> None:
     found: list[object] = []
 
-    async def observe(session: AsyncSession, message: CreateUser) -> User:
-        reply = await create_user(session, message)
+    async def observe(session: AsyncSession, _message: CreateUser) -> None:
         found.extend([job.progress.committing, await bench.users(), await bench.ledger()])
         # The handler's own transaction sees its ledger row, which came first.
         found.append(await session.scalar(text("SELECT outcome FROM job_ledger")))
-        return reply
 
     job = bench.job()
-    assert isinstance((await bench.transaction(observe).run(job)).result, Done)
+    assert isinstance((await bench.transaction(create_and(observe)).run(job)).result, Done)
     assert found == [False, [], [], "done"]
     assert await bench.users() == ["ada"]
 
@@ -84,12 +100,8 @@ async def test_an_effect_is_invisible_to_others_before_the_commit(bench: Bench) 
 @row_first
 async def test_a_job_delivered_a_hundred_times_has_one_effect_and_one_outcome(bench: Bench) -> None:
     # Given: a hundred deliveries of one job, sixteen at a time, from two engines with eight connections each.
-    async def slow(session: AsyncSession, message: CreateUser) -> User:
-        reply = await create_user(session, message)
-        await bench.lock_waits(15)  # until all the others wait for this one
-        return reply
-
-    transactions = [bench.transaction(slow, sessions=bench.sessions()) for _ in range(2)]
+    until_all_wait = create_and(lambda *_: bench.lock_waits(15))
+    transactions = [bench.transaction(until_all_wait, sessions=bench.sessions()) for _ in range(2)]
     places = asyncio.Semaphore(16)
 
     async def deliver(number: int) -> Attempt:
@@ -113,11 +125,7 @@ async def test_a_first_attempt_overtaken_by_a_second_leaves_one_effect(bench: Be
     # Given: a first attempt with its effect and not yet its ledger row, and a second that began with the row.
     go = asyncio.Event()
 
-    async def slow(session: AsyncSession, message: CreateUser) -> User:
-        reply = await create_user(session, message)
-        await go.wait()
-        return reply
-
+    slow = create_and(lambda *_: go.wait())
     first = asyncio.create_task(bench.transaction(slow).run(bench.job()))
     await bench.eventually(lambda: bench.sql(f"SELECT ({OPEN}) = 1"))
     second = asyncio.create_task(bench.transaction().run(bench.job(attempt=2)))
@@ -167,46 +175,37 @@ async def test_a_violation_that_a_handler_handles_in_a_savepoint_is_no_failure(b
 # Rejected
 
 
-async def _reject(session: AsyncSession, message: CreateUser) -> User:
-    await create_user(session, message)
+async def _reject(_session: AsyncSession, _message: CreateUser) -> None:
     raise Rejection("not_found", "there is no such thing")
 
 
-async def _too_long(session: AsyncSession, message: CreateUser) -> User:
-    await create_user(session, message)
-    return await create_user(session, message.model_copy(update={"username": "x" * 65, "email": "x"}))
+async def _create_same_email(session: AsyncSession, message: CreateUser) -> None:
+    await create_user(session, message.model_copy(update={"username": "other"}))
 
 
-async def _without_hash(session: AsyncSession, message: CreateUser) -> User:
-    await create_user(session, message)
-    await session.execute(text("UPDATE users SET hashed_password = NULL"))
-    raise AssertionError
-
-
-async def _twice(session: AsyncSession, message: CreateUser) -> User:
-    await create_user(session, message)
-    return await create_user(session, message.model_copy(update={"username": "other"}))
-
-
-async def _without_author(session: AsyncSession, message: CreateUser) -> User:
-    await create_user(session, message)
-    await session.execute(text("INSERT INTO posts (title, content, author_id) VALUES ('t', 'c', 77)"))
-    raise AssertionError
+async def _create_too_long(session: AsyncSession, message: CreateUser) -> None:
+    await create_user(session, message.model_copy(update={"username": "x" * 65, "email": "x"}))
 
 
 @pytest.mark.parametrize(
-    ("handler", "rejected"),
+    ("step", "rejected"),
     [
         (_reject, Rejected("not_found", "there is no such thing")),
-        (_twice, Rejected("conflict", "email is already taken")),
-        (_without_author, Rejected("not_found", "author_id names nothing that exists")),
-        (_too_long, Rejected("invalid", "a value is not one that the database takes")),
-        (_without_hash, Rejected("invalid", "a value is not one that the database takes")),
+        (_create_same_email, Rejected("conflict", "email is already taken")),
+        (
+            statement("INSERT INTO posts (title, content, author_id) VALUES ('t', 'c', 77)"),
+            Rejected("not_found", "author_id names nothing that exists"),
+        ),
+        (_create_too_long, Rejected("invalid", "a value is not one that the database takes")),
+        (
+            statement("UPDATE users SET hashed_password = NULL"),
+            Rejected("invalid", "a value is not one that the database takes"),
+        ),
     ],
 )
-async def test_a_rejection_is_recorded_and_leaves_no_effect(bench: Bench, handler: Handler, rejected: Rejected) -> None:
+async def test_a_rejection_is_recorded_and_leaves_no_effect(bench: Bench, step: Step, rejected: Rejected) -> None:
     job = bench.job(attempt=MAX_TRIES)
-    transaction = bench.transaction(handler)
+    transaction = bench.transaction(create_and(step))
 
     assert await transaction.run(job) == Attempt(job, rejected)
 
@@ -330,13 +329,12 @@ async def test_an_id_with_the_same_content_spelled_otherwise_is_the_same_job(ben
 # Failures
 
 
-async def _fail(session: AsyncSession, message: CreateUser) -> User:
-    await create_user(session, message)
+async def _fail(_session: AsyncSession, message: CreateUser) -> None:
     raise LookupError(f"nothing of {message.email} with {message.hashed_password}")
 
 
 async def test_a_failed_attempt_leaves_no_trace_and_is_retried(bench: Bench) -> None:
-    transaction = bench.transaction(_fail)
+    transaction = bench.transaction(create_and(_fail))
     for attempt in range(1, MAX_TRIES):
         result = (await transaction.run(bench.job(attempt=attempt))).result
         assert isinstance(result, Retry)
@@ -351,7 +349,7 @@ async def test_a_failed_attempt_leaves_no_trace_and_is_retried(bench: Bench) -> 
 
 
 async def test_a_failed_last_attempt_is_recorded_as_a_death(bench: Bench) -> None:
-    result = (await bench.transaction(_fail).run(bench.job(attempt=MAX_TRIES))).result
+    result = (await bench.transaction(create_and(_fail)).run(bench.job(attempt=MAX_TRIES))).result
 
     assert isinstance(result, Dead)
     assert result.code == "failed"
@@ -401,41 +399,28 @@ async def test_the_longest_job_id_fits_the_ledger(bench: Bench) -> None:
     assert await bench.ledger() == [(job_id, "done", None)]
 
 
-async def _roll_back(session: AsyncSession) -> None:
-    await session.rollback()
-
-
-async def _commit(session: AsyncSession) -> None:
-    await session.commit()
-
-
-async def _ignore_an_error(session: AsyncSession) -> None:
+async def _ignore_an_error(session: AsyncSession, _message: CreateUser) -> None:
     with suppress(DBAPIError):
         await session.execute(text("SELECT nothing"))
 
 
-async def _misuse_the_driver(session: AsyncSession) -> None:
+async def _misuse_the_driver(session: AsyncSession, _message: CreateUser) -> None:
     await (await session.connection()).exec_driver_sql("SELECT $1::int")
 
 
 @pytest.mark.parametrize(
-    ("misbehave", "error"),
+    ("step", "error"),
     [
-        (_roll_back, "TransactionEnded"),
-        (_commit, "TransactionEnded"),
+        (lambda session, _: session.rollback(), "TransactionEnded"),
+        (lambda session, _: session.commit(), "TransactionEnded"),
         (_ignore_an_error, "25P02"),  # the transaction was aborted
         (_misuse_the_driver, "InterfaceError"),  # not taken for a lost connection
     ],
 )
 async def test_a_handler_that_misuses_its_session_fails_and_leaves_no_trace(
-    bench: Bench, misbehave: Callable[[AsyncSession], Awaitable[None]], error: str
+    bench: Bench, step: Step, error: str
 ) -> None:
-    async def handler(session: AsyncSession, message: CreateUser) -> User:
-        reply = await create_user(session, message)
-        await misbehave(session)
-        return reply
-
-    result = (await bench.transaction(handler).run(bench.job())).result
+    result = (await bench.transaction(create_and(step)).run(bench.job())).result
     assert isinstance(result, Retry)
     assert error in result.detail
     await bench.assert_no_trace()
@@ -457,25 +442,18 @@ async def test_a_handler_that_leaves_its_transaction_idle_too_long_uses_up_an_at
 # Timeouts and cancellation
 
 
-async def _wait_in_python(session: AsyncSession, _message: CreateUser) -> User:
+async def _wait_in_python(session: AsyncSession, _message: CreateUser) -> None:
     await session.execute(text("SELECT 1"))
     await asyncio.Event().wait()
-    raise AssertionError
 
 
-async def _wait_in_the_database(session: AsyncSession, _message: CreateUser) -> User:
-    await session.execute(text("SELECT pg_sleep(60)"))
-    raise AssertionError
+_wait_in_the_database = statement("SELECT pg_sleep(60)")
 
 
 @pytest.mark.parametrize("wait", [_wait_in_python, _wait_in_the_database])
-async def test_an_attempt_over_its_time_is_rolled_back_and_retried(bench: Bench, wait: Handler) -> None:
-    async def slow(session: AsyncSession, message: CreateUser) -> User:
-        await create_user(session, message)
-        return User.model_validate(await wait(session, message))
-
+async def test_an_attempt_over_its_time_is_rolled_back_and_retried(bench: Bench, wait: Step) -> None:
     await bench.transaction().run(bench.job("warm", job_id="warm"))
-    transaction = bench.transaction(slow, timeout_seconds=0.5 * slowdown())
+    transaction = bench.transaction(create_and(wait), timeout_seconds=0.5 * slowdown())
 
     result = (await transaction.run(bench.job(attempt=1))).result
     assert isinstance(result, Retry)
@@ -489,17 +467,16 @@ async def test_an_attempt_over_its_time_is_rolled_back_and_retried(bench: Bench,
 
 
 @pytest.mark.parametrize("wait", [_wait_in_python, _wait_in_the_database])
-async def test_a_cancelled_attempt_leaves_no_trace(bench: Bench, wait: Handler) -> None:
+async def test_a_cancelled_attempt_leaves_no_trace(bench: Bench, wait: Step) -> None:
     # Given: a handler at work.
     at_work = asyncio.Event()
 
-    async def slow(session: AsyncSession, message: CreateUser) -> User:
-        await create_user(session, message)
+    async def slow(session: AsyncSession, message: CreateUser) -> None:
         at_work.set()
-        return User.model_validate(await wait(session, message))
+        await wait(session, message)
 
     job = bench.job(attempt=MAX_TRIES)
-    running = asyncio.create_task(bench.transaction(slow).run(job))
+    running = asyncio.create_task(bench.transaction(create_and(slow)).run(job))
     await at_work.wait()
 
     # When:
@@ -670,7 +647,7 @@ async def test_a_lock_that_does_not_become_free_in_time_is_a_retry(bench: Bench)
 
 async def test_a_statement_over_its_time_is_a_retry(bench: Bench) -> None:
     sessions = bench.sessions(statement_seconds=0.3)
-    result = (await bench.transaction(_wait_in_the_database, sessions=sessions).run(bench.job())).result
+    result = (await bench.transaction(create_and(_wait_in_the_database), sessions=sessions).run(bench.job())).result
     assert isinstance(result, Retry)
     assert "[57014]" in result.detail
     assert await bench.ledger() == []
@@ -738,8 +715,7 @@ async def _terminate_own_backend(bench: Bench, session: AsyncSession) -> None:
 async def test_a_job_is_released_when_its_connection_is_lost(bench: Bench, when: str) -> None:
     terminate: list[asyncio.Task[None]] = []
 
-    async def lose(session: AsyncSession, message: CreateUser) -> User:
-        reply = await create_user(session, message)
+    async def lose(session: AsyncSession, _message: CreateUser) -> None:
         if when == "between statements":
             await _terminate_own_backend(bench, session)
             await session.execute(text("SELECT 1"))
@@ -755,9 +731,8 @@ async def test_a_job_is_released_when_its_connection_is_lost(bench: Bench, when:
             await session.execute(text("SELECT pg_sleep(60)"))
         else:
             await _terminate_own_backend(bench, session)
-        return reply
 
-    attempt = await bench.transaction(lose).run(bench.job(attempt=MAX_TRIES))
+    attempt = await bench.transaction(create_and(lose)).run(bench.job(attempt=MAX_TRIES))
     await asyncio.gather(*terminate)
     assert isinstance(attempt.result, Release)
     await bench.assert_no_trace()
@@ -798,7 +773,7 @@ async def test_a_commit_whose_answer_is_lost_is_found_by_the_redelivery(bench: B
 async def test_a_recorded_rejection_whose_answer_is_lost_is_found_by_the_redelivery(bench: Bench) -> None:
     proxy = Proxy(bench.url)
     async with proxy() as url:
-        transaction = bench.transaction(_reject, sessions=bench.sessions(url))
+        transaction = bench.transaction(create_and(_reject), sessions=bench.sessions(url))
         proxy.lose_answer_to = b"COMMIT"
         assert isinstance((await transaction.run(bench.job())).result, Release)
         proxy.lose_answer_to = None
@@ -812,12 +787,10 @@ async def test_a_recorded_rejection_whose_answer_is_lost_is_found_by_the_redeliv
 async def test_a_job_is_released_when_the_database_falls_silent(bench: Bench, when: str) -> None:
     proxy = Proxy(bench.url)
 
-    async def and_then_silence(session: AsyncSession, message: CreateUser) -> User:
-        reply = await create_user(session, message)
+    async def silence(session: AsyncSession, _message: CreateUser) -> None:
         if when != "at the commit":
             proxy.silent = True
             await session.execute(text("SELECT 1"))
-        return reply
 
     class SilentAtCommit(AsyncSession):
         async def commit(self) -> None:
@@ -829,7 +802,7 @@ async def test_a_job_is_released_when_the_database_falls_silent(bench: Bench, wh
     async with proxy() as url:
         sessions = bench.sessions(url, kind=SilentAtCommit, answer_seconds=60.0 if late else 0.5)
         timeout_seconds = 0.5 * slowdown() if late else 20.0
-        transaction = bench.transaction(and_then_silence, sessions=sessions, timeout_seconds=timeout_seconds)
+        transaction = bench.transaction(create_and(silence), sessions=sessions, timeout_seconds=timeout_seconds)
         first = (await transaction.run(bench.job())).result
         assert isinstance(first, Release)
         assert first.outage
@@ -842,14 +815,13 @@ async def test_a_job_is_released_when_the_database_falls_silent(bench: Bench, wh
 async def test_a_rejection_that_cannot_be_recorded_is_a_release(bench: Bench) -> None:
     proxy = Proxy(bench.url)
 
-    async def reject(session: AsyncSession, message: CreateUser) -> User:
-        await create_user(session, message)
+    async def reject(_session: AsyncSession, _message: CreateUser) -> None:
         proxy.refusing = True
         await proxy.cut()
         raise Rejection("invalid", "not today")
 
     async with proxy() as url:
-        transaction = bench.transaction(reject, sessions=bench.sessions(url))
+        transaction = bench.transaction(create_and(reject), sessions=bench.sessions(url))
         assert isinstance((await transaction.run(bench.job(attempt=MAX_TRIES))).result, Release)
     assert await bench.ledger() == []
 
