@@ -64,23 +64,16 @@ def test_console_lines_hold_exceptions_without_their_texts(written: Callable[...
     assert "\x1b" not in read()  # no colors: it is not a terminal
 
 
-@pytest.mark.parametrize(
-    ("level", "expected"),
-    [
-        ("debug", ["debug", "info", "warning", "error"]),
-        ("info", ["info", "warning", "error"]),
-        ("warning", ["warning", "error"]),
-        ("error", ["error"]),
-    ],
-)
-def test_the_level_applies_to_our_events_and_to_libraries(
-    written: Callable[..., Written], level: str, expected: list[str]
-) -> None:
+LEVELS = ["debug", "info", "warning", "error"]
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_the_level_applies_to_our_events_and_to_libraries(written: Callable[..., Written], level: str) -> None:
     read = written(level=level)
     for logger in (structlog.get_logger("ours"), logging.getLogger("theirs")):
-        for name in ("debug", "info", "warning", "error"):
+        for name in LEVELS:
             getattr(logger, name)("logged")
-    assert [line["level"] for line in lines(read)] == expected * 2
+    assert [line["level"] for line in lines(read)] == LEVELS[LEVELS.index(level) :] * 2
 
 
 def test_libraries_that_log_values_are_silent_below_warning_at_any_level(written: Callable[..., Written]) -> None:

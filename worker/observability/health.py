@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
@@ -57,30 +57,6 @@ class Probe:
         if self._running is not None:
             self._running.cancel()
             await asyncio.wait({self._running}, timeout=ANSWER_SECONDS)
-
-
-class Health:
-    """Why a worker takes no jobs: its own reasons and those of both servers.
-
-    Args:
-        worker: the worker's own reasons, keyed by `worker`, `redis` or `database`; empty when it takes jobs.
-        probes: the servers to check, by the same keys.
-    """
-
-    def __init__(self, worker: Callable[[], Mapping[str, str]], probes: Mapping[str, Probe]) -> None:
-        self._worker = worker
-        self._probes = probes
-
-    async def reasons(self) -> dict[str, str]:
-        """All reasons; empty when the worker is ready. Takes at most a second."""
-        problems = await asyncio.gather(*(probe.problem() for probe in self._probes.values()))
-        found = {name: problem for name, problem in zip(self._probes, problems, strict=True) if problem is not None}
-        return {**found, **self._worker()}
-
-    async def close(self) -> None:
-        """Cancel the checks that are running."""
-        for probe in self._probes.values():
-            await probe.close()
 
 
 async def database_problem(engine: AsyncEngine) -> str | None:

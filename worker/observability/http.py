@@ -6,7 +6,7 @@ the queue and its workers is the same from each of them.
 
 import asyncio
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import structlog
@@ -24,7 +24,7 @@ from producers._redis import close_redis, connect
 from worker.database.session import create_engine
 from worker.engine.worker import EngineWorker
 from worker.observability import health
-from worker.observability.health import Health, Probe
+from worker.observability.health import Probe
 from worker.observability.metrics import MetricFamilies, MetricsSnapshot
 from worker.queue.counters import read_counters
 from worker.queue.status import WorkerState, WorkerStatus, read_queue_status
@@ -38,22 +38,18 @@ MAX_HEAD_BYTES = 16 * 1024
 
 
 class Endpoints:
-    """The three endpoints.
+    """The three endpoints of a worker.
 
     Args:
-        queue: the name of the queue.
+        worker: reports its own state.
         redis: a client for these endpoints only, with short timeouts.
-        health: why the worker takes no jobs, if it does not.
-        heartbeat: the worker's name and its current heartbeat.
+        probes: the servers to check, keyed by `redis` and `database`.
     """
 
-    def __init__(
-        self, queue: str, redis: Redis, health: Health, heartbeat: Callable[[], tuple[str, WorkerState]]
-    ) -> None:
-        self._queue = queue
+    def __init__(self, worker: EngineWorker, redis: Redis, probes: Mapping[str, Probe]) -> None:
+        self._worker = worker
         self._redis = redis
-        self._health = health
-        self._heartbeat = heartbeat
+        self._probes = probes
 
     def app(self) -> Starlette:
         """The endpoints as an ASGI application."""
@@ -66,7 +62,9 @@ class Endpoints:
 
     async def readyz(self, _request: Request) -> Response:
         """200 when the worker takes jobs, 503 with the reasons when it does not."""
-        reasons = await self._health.reasons()
+        problems = await asyncio.gather(*(probe.problem() for probe in self._probes.values()))
+        reasons = {name: problem for name, problem in zip(self._probes, problems, strict=True) if problem is not None}
+        reasons |= self._worker.not_ready()
         return JSONResponse({"ready": not reasons, "reasons": reasons}, status_code=503 if reasons else 200)
 
     async def metrics(self, request: Request) -> Response:
@@ -78,16 +76,15 @@ class Endpoints:
         return Response(encode(registry), media_type=content_type)
 
     async def _snapshot(self) -> MetricsSnapshot:
-        name, beat = self._heartbeat()
-        own = WorkerStatus(name.encode(), beat, 0.0)
+        queue, name = self._worker.queue_name, self._worker.name.encode()
+        own = WorkerStatus(name, WorkerState.model_validate(self._worker.state()), 0.0)
         try:
             async with asyncio.timeout(METRICS_SECONDS):
-                counters = await read_counters(self._redis, self._queue)
-                _, jobs, workers = await read_queue_status(self._redis, self._queue)
+                counters = await read_counters(self._redis, queue)
+                _, jobs, workers = await read_queue_status(self._redis, queue)
         except (RedisError, OSError, TimeoutError):  # `worker_server_up` reports it
-            return MetricsSnapshot(self._queue, None, None, [own])
-        others = (worker for worker in workers if worker.name != own.name)
-        return MetricsSnapshot(self._queue, jobs, counters, [own, *others])
+            return MetricsSnapshot(queue, None, None, [own])
+        return MetricsSnapshot(queue, jobs, counters, [own, *(worker for worker in workers if worker.name != name)])
 
 
 async def serve_endpoints(worker: EngineWorker, *, database_url: str, redis_url: str, host: str, port: int) -> None:
@@ -95,20 +92,15 @@ async def serve_endpoints(worker: EngineWorker, *, database_url: str, redis_url:
     # Own connections: those for jobs may all be in use, and may wait longer than a request to an endpoint can.
     redis = connect(redis_url, queue=worker.queue_name, answer_timeout_seconds=health.ANSWER_SECONDS)
     engine = create_engine(database_url, pool_size=1, name="worker-health")
-    checks = Health(
-        worker.not_ready,
-        {
-            "redis": Probe(lambda: health.redis_problem(redis)),
-            "database": Probe(lambda: health.database_problem(engine)),
-        },
-    )
-    endpoints = Endpoints(
-        worker.queue_name, redis, checks, lambda: (worker.name, WorkerState.model_validate(worker.state()))
-    )
+    probes = {
+        "redis": Probe(lambda: health.redis_problem(redis)),
+        "database": Probe(lambda: health.database_problem(engine)),
+    }
     try:
-        await serve(endpoints.app(), host, port)
+        await serve(Endpoints(worker, redis, probes).app(), host, port)
     finally:
-        await checks.close()
+        for probe in probes.values():
+            await probe.close()
         await close_redis(redis)
         await engine.dispose()
 
