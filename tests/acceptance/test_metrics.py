@@ -25,7 +25,7 @@ BREAK = (
     "CREATE TRIGGER fail BEFORE INSERT ON users FOR EACH ROW"
     " WHEN (NEW.username LIKE 'broken%') EXECUTE FUNCTION fail()",
 )
-LEDGER = "SELECT job, outcome, code, count(*) FROM job_ledger WHERE job NOT LIKE 'purge%' GROUP BY 1, 2, 3"
+LEDGER = "SELECT job, outcome, code, count(*) FROM job_ledger WHERE job_id NOT LIKE 'cron:%' GROUP BY 1, 2, 3"
 
 
 def user(name: str) -> CreateUser:
