@@ -127,7 +127,7 @@ async def test_it_is_not_ready_while_it_drains(place: Place, port: int) -> None:
         await transaction.start()
         await holder.execute("LOCK TABLE users IN ACCESS EXCLUSIVE MODE")
         job = producer.create_user(email="slow@example.com", username="slow", hashed_password=HASH)
-        eventually(lambda: job.status().value == "running")
+        eventually(lambda: job.status().value == "claimed")
 
         # When the worker is to stop, then it is not ready for as long as the job takes
         worker.process.send_signal(signal.SIGTERM)

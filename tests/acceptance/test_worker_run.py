@@ -177,7 +177,7 @@ async def test_worker_finishes_its_running_job_before_it_ends(place: Place) -> N
         await transaction.start()
         await holder.execute("LOCK TABLE users IN ACCESS EXCLUSIVE MODE")
         job = producer.enqueue(user("slow"))
-        eventually(lambda: job.status().value == "running")
+        eventually(lambda: job.status().value == "claimed")
 
         # When the worker is stopped, and another job is enqueued after that
         worker.process.send_signal(signal.SIGTERM)
