@@ -126,6 +126,8 @@ async def test_a_running_job_is_claimed_and_its_worker_is_listed(
         (reported,) = found.workers
         assert (reported.name.decode(), reported.missing) == (worker.name, False)
         assert (reported.state.running, reported.state.held, reported.state.concurrency) == (1, 1, 4)
+        (running,) = reported.state.jobs
+        assert (running.id, running.job, running.attempt) == (job.job_id, "create_user", 1)
         await job.result(PATIENCE_SECONDS)
 
     # And after it has stopped, neither is
