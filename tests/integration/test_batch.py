@@ -112,6 +112,17 @@ async def bench(database_url: str, engine: Any, sql: Any, eventually: Any) -> As
         yield bench
 
 
+def create_and(step: Callable[[AsyncSession, Sequence[CreateUser]], Awaitable[Any]]) -> SetBased:
+    """A set-based handler that creates the users and then takes a step."""
+
+    async def handler(session: AsyncSession, messages: Sequence[CreateUser]) -> Sequence[Any]:
+        replies = await create_users(session, messages)
+        await step(session, messages)
+        return replies
+
+    return handler
+
+
 def names(count: int = 8) -> list[str]:
     return [f"user{number:02}" for number in range(count)]
 
@@ -185,22 +196,17 @@ def test_a_job_may_share_a_session_only_while_it_is_harmless(
 
 
 async def test_a_poisoned_job_costs_its_batch_a_logarithm_of_transactions(bench: BatchBench) -> None:
-    def poison(usernames: Sequence[str]) -> None:
-        if "user37" in usernames:
+    async def poison(_session: AsyncSession, messages: Sequence[CreateUser]) -> None:
+        if any(message.username == "user37" for message in messages):
             raise LookupError
-
-    async def shared(session: AsyncSession, messages: Sequence[CreateUser]) -> Sequence[Any]:
-        replies = await create_users(session, messages)
-        poison([message.username for message in messages])
-        return replies
 
     async def single(session: AsyncSession, message: CreateUser) -> User:
         reply = await create_user(session, message)
-        poison([message.username])
+        await poison(session, [message])
         return reply
 
     with bench.transactions() as begun:
-        attempts = await bench.run_jobs(64, shared=shared, single=single)
+        attempts = await bench.run_jobs(64, shared=create_and(poison), single=single)
 
     assert len(begun) <= 2 * math.log2(64) + 2
     assert sum(attempt.splits for attempt in attempts) == math.log2(64)
@@ -237,8 +243,8 @@ async def test_a_violation_that_only_the_commit_finds_rejects_one_job(bench: Bat
 @pytest.mark.parametrize(
     ("end", "change"),
     [
-        ("commit", list), ("rollback", list), ("close", list),  # it ends the transaction
-        ("", lambda replies: replies[:-1]), ("", lambda replies: [*replies, None]),  # it gives not one reply for each
+        ("commit", list), ("rollback", list), ("close", list),  # ends the transaction
+        ("", lambda replies: replies[:-1]), ("", lambda replies: [*replies, None]),  # not one reply for each message
         ("", lambda _: []), ("", lambda _: "xyz"),
     ],
 )  # fmt: skip
@@ -381,12 +387,10 @@ async def test_a_silent_database_holds_a_batch_no_longer_than_one_job(bench: Bat
 
 
 async def test_a_connection_lost_in_a_batch_releases_all_its_jobs(bench: BatchBench) -> None:
-    async def lose(session: AsyncSession, messages: Sequence[CreateUser]) -> Sequence[Any]:
-        replies = await create_users(session, messages)
+    async def lose(session: AsyncSession, _messages: Sequence[CreateUser]) -> None:
         await bench.sql("SELECT pg_terminate_backend($1)", await session.scalar(text("SELECT pg_backend_pid()")))
-        return replies
 
-    attempts = await bench.run_jobs(shared=lose)
+    attempts = await bench.run_jobs(shared=create_and(lose))
 
     assert all(isinstance(result, Release) for result in results_of(attempts))
     assert (bench.shared_calls, bench.calls) == (1, 0)
@@ -418,12 +422,11 @@ async def test_a_commit_whose_answer_is_lost_is_found_by_the_redelivery(bench: B
 async def test_a_batch_cancelled_before_its_commit_leaves_no_trace(bench: BatchBench) -> None:
     at_work = asyncio.Event()
 
-    async def slow(session: AsyncSession, messages: Sequence[CreateUser]) -> Sequence[Any]:
-        await create_users(session, messages)
+    async def wait(session: AsyncSession, messages: Sequence[CreateUser]) -> None:
         at_work.set()
-        return await _wait(session, messages)
+        await _wait(session, messages)
 
-    running = asyncio.create_task(bench.run_jobs(shared=slow))
+    running = asyncio.create_task(bench.run_jobs(shared=create_and(wait)))
     await at_work.wait()
 
     running.cancel()
@@ -504,6 +507,14 @@ class Stage:
     async def all_ended(self) -> bool:
         return all(await self.results())
 
+    async def assert_cancelled(self, *places: int) -> None:
+        """These jobs were cancelled and left no effect; all others are done."""
+        statuses = [JobStatus.CANCELLED if place in places else JobStatus.DONE for place in range(8)]
+        assert [await job.status() for job in self.jobs] == statuses
+        assert sorted(await self.bench.users()) == [name for place, name in enumerate(names()) if place not in places]
+        for place in places:
+            assert (self.jobs[place].job_id, "rejected", "cancelled") in await self.bench.ledger()
+
 
 def dispatcher_of(worker: EngineWorker) -> Dispatcher:
     assert worker._pipeline is not None
@@ -526,11 +537,7 @@ async def test_a_cancelled_job_leaves_the_rest_of_its_batch_to_be_done(stage: St
         await keeper.execute("ROLLBACK")
         await stage.bench.eventually(stage.all_ended)
 
-    assert [await job.status() for job in stage.jobs] == [
-        JobStatus.CANCELLED if place == 5 else JobStatus.DONE for place in range(8)
-    ]
-    assert sorted(await stage.bench.users()) == [name for name in names() if name != "user05"]
-    assert (stage.jobs[5].job_id, "rejected", "cancelled") in await stage.bench.ledger()
+    await stage.assert_cancelled(5)
 
 
 async def test_a_second_job_of_a_batch_can_be_cancelled_after_a_first(stage: Stage) -> None:
@@ -547,8 +554,8 @@ async def test_a_second_job_of_a_batch_can_be_cancelled_after_a_first(stage: Sta
         await stage.bench.eventually(stage.all_ended)
         assert watch.seconds() < 4
 
-    assert [place for place in range(8) if await stage.jobs[place].status() is not JobStatus.DONE] == [1, 5]
-    assert await stage.bench.users() == [name for name in names() if name not in {"user01", "user05"}]
+    await stage.assert_cancelled(1, 5)
+    assert await stage.bench.users() == sorted(await stage.bench.users())  # run in their order
 
 
 async def test_a_second_signal_releases_a_batch_uncounted(stage: Stage) -> None:

@@ -43,12 +43,15 @@ def test_a_link_has_type_sqlstate_and_place() -> None:
 
 
 def test_the_place_is_not_in_a_library() -> None:
-    with pytest.raises(ArgumentError) as caught:
+    def connect() -> None:
         make_url(SECRET)
+
+    with pytest.raises(ArgumentError) as caught:
+        connect()
     assert "site-packages" in str(caught.traceback[-1].path)
     (link,) = causes(caught.value)
     for described in (link["at"], describe(caught.value)):
-        assert described.endswith(" in test_the_place_is_not_in_a_library")
+        assert described.endswith(" in connect")
 
 
 async def test_the_place_is_not_in_the_standard_library() -> None:
