@@ -386,14 +386,20 @@ async def test_a_silent_database_holds_a_batch_no_longer_than_one_job(bench: Bat
     assert await bench.users() == []
 
 
-async def test_a_connection_lost_in_a_batch_releases_all_its_jobs(bench: BatchBench) -> None:
-    async def lose(session: AsyncSession, _messages: Sequence[CreateUser]) -> None:
+@pytest.mark.parametrize("splits", [0, 1])
+async def test_a_connection_lost_in_a_batch_or_a_part_of_it_releases_all_its_jobs(
+    bench: BatchBench, splits: int
+) -> None:
+    async def lose(session: AsyncSession, messages: Sequence[CreateUser]) -> None:
+        if splits and len(messages) == 8:
+            raise LookupError
         await bench.sql("SELECT pg_terminate_backend($1)", await session.scalar(text("SELECT pg_backend_pid()")))
 
     attempts = await bench.run_jobs(shared=create_and(lose))
 
     assert all(isinstance(result, Release) for result in results_of(attempts))
-    assert (bench.shared_calls, bench.calls) == (1, 0)
+    assert (bench.shared_calls, bench.calls) == (1 + splits, 0)
+    assert sum(attempt.splits for attempt in attempts) == splits
     await bench.assert_no_trace()
     assert all_done(await bench.run_jobs())
     assert await bench.users() == names()

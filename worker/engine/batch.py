@@ -101,25 +101,26 @@ class Batches:
         job_type = self._registry[jobs[0].name]
         members, alone = _read(job_type, jobs)
         parts: list[Part] = [*_singly(reversed(alone)), members]  # the last one is next
-        ended: set[ClaimedJob] = set()
+        left = {member.job: member for member in (*members, *alone)}
         try:
             while parts:
                 part = parts.pop()
                 if len(part) <= 1 or job_type.set_based is None:
                     for member in part:
                         attempt = await self._run_alone(member)
-                        ended.add(attempt.job)
+                        del left[attempt.job]
                         yield [attempt]
                         if isinstance(attempt.result, Release) and attempt.result.outage:
                             raise DatabaseDown(attempt.result)  # noqa: TRY301  # as from a shared attempt
                 else:
                     attempts, remaining = await self._run_shared(job_type.set_based, part)
-                    ended.update(attempt.job for attempt in attempts)
+                    for attempt in attempts:
+                        del left[attempt.job]
                     if attempts:
                         yield attempts
                     parts.extend(reversed(remaining))
         except DatabaseDown as down:
-            yield [Attempt(job, down.release) for job in jobs if job not in ended]
+            yield [Attempt(job, down.release, splits=left[job].splits) for job in jobs if job in left]
 
     async def _run_alone(self, member: Member) -> Attempt:
         job = member.job
