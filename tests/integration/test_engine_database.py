@@ -251,19 +251,12 @@ def test_a_url_is_completed_for_asyncpg(given: str, used: str) -> None:
 @pytest.mark.parametrize(
     "given",
     [
-        "",
-        "s3cret",
-        "db.example.com/app",
-        "host=db password=s3cret",
-        "mysql://ada:s3cret@db/app",
-        "sqlite:///s3cret.db",
-        "postgresql+psycopg2://ada:s3cret@db/app",
-        "https://ada:s3cret@db/app",
+        "", "s3cret", "db.example.com/app", "host=db password=s3cret", "mysql://ada:s3cret@db/app",
+        "sqlite:///s3cret.db", "postgresql+psycopg2://ada:s3cret@db/app", "https://ada:s3cret@db/app",
         # A password with a slash or brackets that is not escaped, so that the rest is parsed as a port.
-        "postgresql://ada:@[s3cret:s3cret/x@db/app",
-        "postgresql://s3cret:s3cret@db:s3cret/app",
+        "postgresql://ada:@[s3cret:s3cret/x@db/app", "postgresql://s3cret:s3cret@db:s3cret/app",
     ],
-)
+)  # fmt: skip
 def test_an_invalid_url_is_refused_without_being_repeated(given: str) -> None:
     with pytest.raises(ValueError, match=r"postgresql://") as caught:
         database_url(given)

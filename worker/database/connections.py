@@ -113,7 +113,7 @@ class ConnectionActivity:
 
     def _timed(self, execute: Any) -> Any:
         def timed(cursor: Any, statement: Any, parameters: Any, context: Any = None) -> None:
-            key = id(cursor._adapt_connection)  # noqa: SLF001  # checked at the start
+            key = id(cursor._adapt_connection)  # noqa: SLF001  # see tests/unit/test_library_contract.py
             now = time.monotonic()
             self._idle[key] = now - self._used.get(key, now)
             execute(cursor, statement, parameters, context)
