@@ -15,8 +15,7 @@ from worker.dashboard.security import Access, InsecureAccess
 from worker.dashboard.serve import Server
 from worker.database.session import Timeouts, create_engine
 from worker.observability import logs
-from worker.runtime import scheduled_jobs
-from worker.settings import Settings, zone
+from worker.settings import Settings
 
 POOL_SIZE = 4
 TIMEOUTS = Timeouts(connect_seconds=3, lock_seconds=2, statement_seconds=3, answer_seconds=5)
@@ -46,15 +45,7 @@ async def _serve(settings: Settings, access: Access, redis: Redis, listening: so
     engine = create_engine(
         settings.database_url.get_secret_value(), pool_size=POOL_SIZE, timeouts=TIMEOUTS, name="worker-dashboard"
     )
-    backend = Backend(
-        redis,
-        engine,
-        settings.queue,
-        zone(settings.timezone),
-        scheduled_jobs(settings, redis),
-        settings.max_payload_bytes,
-    )
-    dashboard = Dashboard(backend, access)
+    dashboard = Dashboard(Backend(redis, engine, settings), access)
     try:
         await Server(dashboard).serve(sockets=[listening])
     finally:

@@ -16,6 +16,8 @@ from worker.dashboard.templating import Templates
 from worker.database.session import create_sessions
 from worker.model.registry import ScheduledJob
 from worker.queue.dead_letters import DeadLetters
+from worker.runtime import scheduled_jobs
+from worker.settings import Settings, zone
 
 Parts = Mapping[str, str]
 """The live parts of the overview: name -> HTML."""
@@ -27,11 +29,22 @@ class Backend:
 
     redis: Redis
     engine: AsyncEngine
-    queue: str
-    zone: tzinfo
-    """The time zone of the schedule, and of all times on the pages."""
-    schedule: Sequence[ScheduledJob]
-    max_payload_bytes: int
+    settings: Settings
+
+    @property
+    def queue(self) -> str:
+        """The queue's name."""
+        return self.settings.queue
+
+    @property
+    def zone(self) -> tzinfo:
+        """The time zone of the schedule, and of all times on the pages."""
+        return zone(self.settings.timezone)
+
+    @property
+    def schedule(self) -> Sequence[ScheduledJob]:
+        """The scheduled jobs."""
+        return scheduled_jobs(self.settings, self.redis)
 
     @property
     def sessions(self) -> async_sessionmaker[AsyncSession]:

@@ -17,8 +17,7 @@ from worker.dashboard.app import Dashboard
 from worker.dashboard.context import Backend
 from worker.dashboard.security import Access
 from worker.database.session import create_engine
-from worker.runtime import scheduled_jobs
-from worker.settings import Settings, zone
+from worker.settings import Settings
 
 ADDRESS = "http://127.0.0.1:8090"
 DEFAULT_ACCESS = Access()
@@ -59,15 +58,7 @@ async def opened(
     """The dashboard of these servers, and a browser."""
     redis = connect(settings.redis_url.get_secret_value(), queue=settings.queue, answer_timeout_seconds=1)
     engine = create_engine(settings.database_url.get_secret_value(), pool_size=4)
-    backend = Backend(
-        redis,
-        engine,
-        settings.queue,
-        zone(settings.timezone),
-        scheduled_jobs(settings, redis),
-        settings.max_payload_bytes,
-    )
-    dashboard = Dashboard(backend, access, interval_seconds)
+    dashboard = Dashboard(Backend(redis, engine, settings), access, interval_seconds)
     try:
         async with browser(dashboard, address) as client:
             yield Page(dashboard, redis, client)

@@ -27,7 +27,9 @@ async def show_job(request: Request) -> Response:
         return RedirectResponse("/jobs", 303)
     job_id = parse_id(request.query_params["id"])
     backend = context.backend
-    found = await read_job_records(backend.redis, backend.queue, backend.sessions, job_id, backend.max_payload_bytes)
+    found = await read_job_records(
+        backend.redis, backend.queue, backend.sessions, job_id, backend.settings.max_payload_bytes
+    )
     return context.templates.page(
         request,
         "job.html",
