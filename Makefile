@@ -35,7 +35,7 @@ help: ## list the targets
 	@echo "  PYTHON=python3.13 chooses the interpreter for a new .venv; DEMO_ARGS and PYTEST_ARGS are passed on."
 
 .PHONY: demo
-demo: $(DEMO_STAMP) ## run the main job end to end on embedded servers
+demo: $(DEMO_STAMP) ## run all six job types end to end on embedded servers
 	.venv/bin/worker demo --ephemeral $(DEMO_ARGS)
 
 .PHONY: test

@@ -80,7 +80,9 @@ class Settings(BaseSettings):
     lease_seconds: Annotated[float, Field(ge=2, le=3600)] = Field(
         10, description="seconds that a claim lasts unless renewed"
     )
-    max_tries: Annotated[int, Field(ge=1, le=100)] = Field(5, description="attempts before a job is dead")
+    max_tries: Annotated[int, Field(ge=1, le=100)] = Field(
+        5, description="limit on attempts: a job whose last attempt fails is dead"
+    )
     job_timeout_seconds: Annotated[float, Field(gt=0, le=86_400)] = Field(30, description="time limit of one attempt")
     shutdown_grace_seconds: Annotated[float, Field(ge=0, le=3600)] = Field(
         25, description="time for running jobs to finish after SIGTERM"
@@ -107,7 +109,7 @@ class Settings(BaseSettings):
         "127.0.0.1", description="the address of `/livez`, `/readyz` and `/metrics`"
     )
     http_port: Annotated[int, Field(ge=0, le=65_535)] = Field(
-        0, description="the port of these; 0: off. Of several processes, one answers"
+        0, description="port for these endpoints; 0 disables them. With `--processes`, only one process answers."
     )
     dashboard_token: Annotated[SecretStr | None, AfterValidator(_token)] = Field(
         None, description="the log-in token of `worker dashboard`, 16 characters or more; required beyond loopback"
@@ -118,7 +120,11 @@ class Settings(BaseSettings):
     )
     log_format: Literal["json", "console"] = Field("json", description="`json` or `console`")
     log_success_sample: Annotated[float, Field(ge=0, le=1)] = Field(
-        1, description="the share of `job_done` lines that is logged, such as `0.01`; all other lines always are"
+        1,
+        description=(
+            "share of ordinary `job_done` lines to log; slow, retried and redelivered jobs and all other events are "
+            "always logged"
+        ),
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="`debug`, `info`, `warning` or `error`"
@@ -129,7 +135,7 @@ class Settings(BaseSettings):
         """Read the environment. `values`, by the names of fields or URLs, override it.
 
         Raises:
-            SettingsError: naming each wrong variable, what was given and what is allowed. Secrets are masked.
+            SettingsError: naming each invalid variable, its value and what is allowed. Secrets are masked.
         """
         try:
             return cls(**values)

@@ -1,4 +1,4 @@
-"""docs/architecture.md shows the road of a job: the imports of the code keep it true."""
+"""docs/architecture.md shows the path of a job: the imports of the code keep it true."""
 
 import ast
 import re
@@ -46,8 +46,8 @@ def test_no_stage_imports_the_pipeline_or_the_worker() -> None:
 
 
 def test_the_page_shows_the_stages_in_their_order() -> None:
-    road = PAGE.partition("## The road of one")[2].partition("##")[0]
-    assert tuple(name for name in re.findall(r"`worker/engine/(\w+)\.py` \|", road) if name in STAGES) == STAGES
+    path = PAGE.partition("## The path of one")[2].partition("##")[0]
+    assert tuple(name for name in re.findall(r"`worker/engine/(\w+)\.py` \|", path) if name in STAGES) == STAGES
     arrows = set(re.findall(r"(\w+)(?:\[[^\]]*\])? --> (\w+)", PAGE.partition("flowchart")[2].partition("```")[0]))
     assert set(pairwise(STAGES)) <= arrows
     assert not {(later, earlier) for earlier, later in arrows} & arrows
@@ -64,12 +64,12 @@ def test_the_page_names_at_most_two_files_for_a_question() -> None:
     assert all(1 <= len(files.split(", ")) <= 2 for _, files in rows)
 
 
-@pytest.mark.parametrize("room", ["worker.model", "worker.queue", "worker.engine"])
-def test_a_room_below_the_handlers_loads_none_of_them(room: str) -> None:
+@pytest.mark.parametrize("name", ["worker.model", "worker.queue", "worker.engine"])
+def test_a_package_below_the_handlers_loads_none_of_them(name: str) -> None:
     code = (
         "import importlib, pkgutil, sys\n"
-        f"package = importlib.import_module({room!r})\n"
-        f"for module in pkgutil.walk_packages(package.__path__, {room + '.'!r}): importlib.import_module(module.name)\n"
+        f"package = importlib.import_module({name!r})\n"
+        f"for module in pkgutil.walk_packages(package.__path__, {name + '.'!r}): importlib.import_module(module.name)\n"
         "print([name for name in sys.modules if name.startswith(('worker.jobs', 'worker.database.users'))])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
