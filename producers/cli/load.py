@@ -58,6 +58,10 @@ class Stopped(Exception):
     """The load cannot continue: Redis is away or takes no writes. The cause is the producer's error."""
 
 
+def _no_progress() -> None:
+    return
+
+
 class Load:
     """One load of one file.
 
@@ -68,31 +72,36 @@ class Load:
         next_line: the first line that may be missing from the queue.
     """
 
-    def __init__(
-        self,
-        *,
-        naming: Naming,
-        refuse: Callable[[BadLine], None],
-        progress: Callable[[], None],
-    ) -> None:
-        """`progress` is called every few hundred lines."""
+    def __init__(self, *, naming: Naming, refuse: Callable[[BadLine], None]) -> None:
         self.lines = self.valid = self.accepted = self.known = self.refused = 0
         self.next_line = 1
         self._naming = naming
         self._sender: Sender | None = None
         self._refuse = refuse
-        self._progress = progress
+        self._progress: Callable[[], None] = _no_progress
         self._headers = wire.headers_json({"producer": socket.gethostname()})
         self._jobs: list[tuple[int, Encoded]] = []
         self._bytes = 0
 
-    async def run(self, records: Iterable[Record | BadLine], *, sender: Sender | None) -> None:
+    async def run(
+        self,
+        records: Iterable[Record | BadLine],
+        *,
+        sender: Sender | None,
+        progress: Callable[[], None] | None = None,
+    ) -> None:
         """Send all valid jobs; without a sender, only validate all records.
+
+        Args:
+            records: the lines of the file.
+            sender: sends the jobs.
+            progress: called every few hundred lines.
 
         Raises:
             Stopped: the load cannot continue; `next_line` is where to resume.
         """
         self._sender = sender
+        self._progress = progress or _no_progress
         for record in records:
             self.lines += 1
             job = self._encode(record) if isinstance(record, Record) else record

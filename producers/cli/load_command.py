@@ -5,7 +5,7 @@ import os
 import stat
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -116,9 +116,9 @@ def _load(source: BinaryIO, settings: _Settings, kept: IO[str] | None) -> Exit:
     lines = Lines(source)
     refusals = Refusals(console, kept)
     with progress_bar(console, lines, _size(source)) as progress:
-        load = Load(naming=settings.naming, refuse=refusals.add, progress=progress)
+        load = Load(naming=settings.naming, refuse=refusals.add)
         began = time.monotonic()
-        failure = _run(load, _from(settings.from_line, read(lines, settings.form)), settings)
+        failure = _run(load, _from(settings.from_line, read(lines, settings.form)), settings, progress)
         seconds = max(time.monotonic() - began, 0.001)
     refusals.end()
     prefix, dry_run = settings.naming.prefix, settings.redis_url is None
@@ -128,14 +128,16 @@ def _load(source: BinaryIO, settings: _Settings, kept: IO[str] | None) -> Exit:
     return Exit.REFUSED if load.refused else Exit.OK
 
 
-def _run(load: Load, records: Iterator[Record | BadLine], settings: _Settings) -> Failure | None:
+def _run(
+    load: Load, records: Iterator[Record | BadLine], settings: _Settings, progress: Callable[[], None]
+) -> Failure | None:
     """Load the records. Returns why the load stopped early, if it did."""
     resume = (
         f"lines from {{line}} on may be missing from the queue: run the same load again with "
         f"--idempotency-prefix {settings.naming.prefix}, and each line is accepted once"
     )
     try:
-        asyncio.run(_send(load, records, settings))
+        asyncio.run(_send(load, records, settings, progress))
     except HeaderError as error:
         raise Failure(str(error), Exit.USAGE) from None
     except Stopped as stopped:
@@ -146,9 +148,11 @@ def _run(load: Load, records: Iterator[Record | BadLine], settings: _Settings) -
     return None
 
 
-async def _send(load: Load, records: Iterator[Record | BadLine], settings: _Settings) -> None:
+async def _send(
+    load: Load, records: Iterator[Record | BadLine], settings: _Settings, progress: Callable[[], None]
+) -> None:
     if settings.redis_url is None:
-        await load.run(records, sender=None)
+        await load.run(records, sender=None, progress=progress)
         return
     try:
         redis = connect(
@@ -160,7 +164,7 @@ async def _send(load: Load, records: Iterator[Record | BadLine], settings: _Sett
         raise Failure(str(error), Exit.USAGE) from None
     try:
         sender = Sender(redis, settings.queue, max_queued=0, timeout_seconds=settings.timeout_seconds)
-        await load.run(records, sender=sender)
+        await load.run(records, sender=sender, progress=progress)
     finally:
         await close_redis(redis)
 

@@ -74,7 +74,7 @@ class Loaded:
     ) -> None:
         self.bad: list[BadLine] = []
         self.sender = sender or FakeSender()
-        self.load = Load(naming=Naming.of(prefix), refuse=self.bad.append, progress=lambda: None)
+        self.load = Load(naming=Naming.of(prefix), refuse=self.bad.append)
         self.stopped: BaseException | None = None
         records = read(Lines(io.BytesIO(data)), form)
         try:
@@ -411,7 +411,7 @@ async def test_a_swallowed_cancellation_ends_the_load() -> None:
             return await super().send(jobs)
 
     sender = SwallowsCancels()
-    load = Load(naming=Naming.of(None), refuse=lambda _: None, progress=lambda: None)
+    load = Load(naming=Naming.of(None), refuse=lambda _: None)
     records = read(Lines(io.BytesIO(deletes(2000))), Format.JSONL)
 
     running = asyncio.create_task(load.run(records, sender=cast("Sender", sender)))
@@ -424,7 +424,7 @@ async def test_a_swallowed_cancellation_ends_the_load() -> None:
 
 def test_a_load_without_a_sender_checks_all_lines() -> None:
     bad: list[BadLine] = []
-    load = Load(naming=Naming.of(None), refuse=bad.append, progress=lambda: None)
+    load = Load(naming=Naming.of(None), refuse=bad.append)
     records = read(Lines(io.BytesIO(deletes(1000) + b"{}\n")), Format.JSONL)
 
     asyncio.run(load.run(records, sender=None))
