@@ -18,6 +18,7 @@ from tests.integration.bench import MAX_TRIES, OPEN, Bench, Handler, closed_clea
 from tests.integration.proxy import Proxy
 from tests.jobs import HASH, claimed_job
 from tests.waiting import slowdown
+from worker.database import sql
 from worker.database.session import create_sessions
 from worker.jobs import Rejection
 from worker.model.job import Attempt
@@ -346,6 +347,21 @@ async def test_a_failed_attempt_leaves_no_trace_and_is_retried(bench: Bench) -> 
 
     # The last attempt may still succeed.
     assert isinstance((await bench.transaction().run(bench.job(attempt=MAX_TRIES))).result, Done)
+
+
+@pytest.mark.parametrize("statement", ["by the session", "by the driver"])
+async def test_a_failed_statement_is_placed_where_the_handler_sent_it(bench: Bench, statement: str) -> None:
+    async def divide(session: AsyncSession, _message: CreateUser) -> None:
+        if statement == "by the session":
+            await session.execute(text("SELECT * FROM nothing_of_this_name"))
+        else:
+            await sql.fetch(session, "SELECT * FROM nothing_of_this_name")
+
+    result = (await bench.transaction(create_and(divide)).run(bench.job())).result
+
+    assert isinstance(result, Retry)
+    assert "UndefinedTableError[42P01] at test_transaction.py:" in result.detail
+    assert result.detail.endswith(" in divide")
 
 
 async def test_a_failed_last_attempt_is_recorded_as_a_death(bench: Bench) -> None:

@@ -48,6 +48,8 @@ MORE: Link = {"type": "(more)"}
 """Stands for the links that are left out."""
 
 _OURS = ("worker/", "producers/")
+# Every statement passes through these, so a place in them hides which statement failed.
+_PASSED_THROUGH = ("worker/database/connections.py", "worker/database/sql.py")
 _LIBRARIES = tuple({sysconfig.get_path(name) + "/" for name in ("stdlib", "platstdlib", "purelib", "platlib")})
 
 
@@ -247,4 +249,5 @@ def _file(name: str) -> tuple[str, bool]:
     folders = [folder.rstrip("/") + "/" for folder in sys.path if folder]
     folder = max((folder for folder in folders if name.startswith(folder)), key=len, default="")
     path = name.removeprefix(folder) if folder else "/".join(PurePath(name).parts[-2:])
-    return path, path.startswith(_OURS) or not name.startswith(_LIBRARIES)
+    ours = path.startswith(_OURS) or not name.startswith(_LIBRARIES)
+    return path, ours and path not in _PASSED_THROUGH
