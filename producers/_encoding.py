@@ -26,7 +26,7 @@ class Options(TypedDict, total=False):
     ordering_key: str | None
     """Jobs with one key run one at a time, in order. Default: the message's own (`user:<id>`, `post:<id>`, or none)."""
     defer_by: float | timedelta | None
-    """Run it no earlier than this long (in seconds) from now, by Redis's clock."""
+    """Delay the job by at least this long (seconds or timedelta), by Redis's clock."""
     defer_until: datetime | None
     """Run it no earlier than this time (with a time zone)."""
 
@@ -35,7 +35,7 @@ def build(message: type[M], fields: dict[str, Any]) -> M:
     """Validate the fields of a message. None means "left out".
 
     Raises:
-        InvalidMessage: it has one line a problem.
+        InvalidMessage: it has one line per problem.
     """
     try:
         return message.model_validate({name: value for name, value in fields.items() if value is not None})
@@ -99,7 +99,8 @@ class Request(Generic[ReplyT]):
             0 if self.defer_by is None else self.delay_ms,
             0 if self.defer_until is None else self.due_ms,
             self.idempotency_key,
-            # The ordering key is part of the id, so one idempotency key with two ordering keys would be two jobs.
+            # The digest includes the ordering key: otherwise one idempotency key with two ordering keys would be
+            # accepted as two jobs.
             "" if self.idempotency_key is None else wire.digest(self.message.job, fields).hex() + job_id[len(base) :],
             self.message.reply_type(),
         )

@@ -12,11 +12,11 @@ from producers._pubsub import Listener
 
 FIRST_DELAY_SECONDS = 0.005
 MAX_DELAY_SECONDS = 0.25
-JOBS_A_POLL = 1000
+JOBS_PER_POLL = 1000
 
 
 class ResultWaiter:
-    """Fetches the results that callers wait for, up to a thousand in a round trip.
+    """Fetches the results that callers wait for, up to a thousand per round trip.
 
     Workers publish the ids of ended jobs on a channel, so a result is fetched as soon as it exists. Published messages
     can be lost, so all awaited jobs are polled as well: first after milliseconds, then less and less often. Redis is
@@ -90,8 +90,8 @@ class ResultWaiter:
                 job_ids = list(self._waiting)
                 self._delay_seconds = min(self._delay_seconds * 1.5, MAX_DELAY_SECONDS)
                 self._next_poll = loop.time() + self._delay_seconds
-            for start in range(0, len(job_ids), JOBS_A_POLL):
-                await self._fetch(job_ids[start : start + JOBS_A_POLL])
+            for start in range(0, len(job_ids), JOBS_PER_POLL):
+                await self._fetch(job_ids[start : start + JOBS_PER_POLL])
             with suppress(TimeoutError):
                 async with asyncio.timeout_at(self._next_poll):
                     await self._wake.wait()

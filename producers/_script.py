@@ -1,4 +1,4 @@
-"""Calling Lua scripts, and the scripts of this package: one operation a file."""
+"""Calling Lua scripts, and the scripts of this package: one operation per file."""
 
 import hashlib
 from asyncio import StreamWriter

@@ -21,9 +21,9 @@ from producers.errors import (
     RedisUnavailable,
 )
 
-JOBS_A_CALL = 500
+JOBS_PER_CALL = 500
 JOBS_BETWEEN_YIELDS = 20
-BYTES_A_CALL = 4 * 1024 * 1024
+BYTES_PER_CALL = 4 * 1024 * 1024
 IDEMPOTENCY_MS = 24 * 60 * 60 * 1000
 
 FIRST_DELAY_SECONDS = 0.05
@@ -154,7 +154,7 @@ async def chunks(jobs: Iterable[Encoded]) -> AsyncIterator[list[Encoded]]:
     chunk: list[Encoded] = []
     size = 0
     for job in jobs:
-        if chunk and (len(chunk) == JOBS_A_CALL or size + len(job.payload) > BYTES_A_CALL):
+        if chunk and (len(chunk) == JOBS_PER_CALL or size + len(job.payload) > BYTES_PER_CALL):
             yield chunk
             chunk, size = [], 0
         chunk.append(job)

@@ -28,7 +28,7 @@ DEAD_CODES: frozenset[str] = frozenset(get_args(DeadCode))
 CANCELLED: Final = "cancelled"
 
 DETAILS: dict[str, str] = {
-    "conflict": "a name or an address is taken, or the request contradicts the stored data",
+    "conflict": "the username or e-mail address is taken, or the request contradicts the stored data",
     "not_found": "the request refers to something that does not exist",
     "invalid": "the fields are not those of the message",
     "undecodable": "the payload is not an envelope of this contract",
@@ -48,7 +48,7 @@ class ProducerError(Exception):
 
 
 class InvalidMessage(ProducerError, ValueError):
-    """The message breaks the contract. `problems` has one line a problem, without values."""
+    """The message breaks the contract. `problems` has one line per problem, without values."""
 
     def __init__(self, job: str, problems: tuple[str, ...]) -> None:
         super().__init__(f"{job}: " + "; ".join(problems))
@@ -61,7 +61,7 @@ class EnqueueError(ProducerError):
 
 
 class RedisUnavailable(EnqueueError, ConnectionError):
-    """Redis cannot be reached: nothing was accepted, or a question was not answered."""
+    """Redis cannot be reached: nothing was accepted, or a read got no reply."""
 
 
 class RedisRefused(EnqueueError):
@@ -126,7 +126,10 @@ class JobError(ProducerError):
 
 
 class JobRejected(JobError):
-    """The request cannot be honoured: an answer, not a fault. Repeating it gives the same answer."""
+    """The request cannot be honoured: an answer, not a fault.
+
+    Enqueueing the same id again returns the same rejection.
+    """
 
 
 class JobDead(JobError):
@@ -149,13 +152,14 @@ class ResultTimeout(ProducerError, TimeoutError):
 class JobNotFound(ProducerError, LookupError):
     """Redis has neither the job nor its outcome: it was never accepted, or its result has expired.
 
-    The outcome is still in the ledger: enqueue the same content under the same idempotency key to get it.
+    If it had ended, the ledger still has its outcome for the retention period: enqueue the same content under the
+    same idempotency key to get it. If it was never accepted, that runs it now.
     """
 
     def __init__(self, job_id: str) -> None:
         super().__init__(
-            f"job {job_id} is neither queued nor does it have a result: if it was accepted, its result has expired; "
-            "enqueue the same content under the same idempotency key to get the outcome"
+            f"job {job_id} is neither queued nor does it have a result: it was never accepted, or its result has "
+            "expired; enqueue the same content under the same idempotency key to get the outcome, or to run it now"
         )
         self.job_id = job_id
 

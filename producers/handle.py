@@ -66,7 +66,9 @@ class JobHandle(Generic[ReplyT]):
                 pipeline.time()
                 result, leased, score, (seconds, microseconds) = await pipeline.execute()
         except (RedisError, OSError) as error:
-            raise RedisUnavailable(f"job {self.job_id}: Redis did not answer with its status: {error}") from error
+            raise RedisUnavailable(
+                f"job {self.job_id}: Redis did not answer when asked for the job's status: {error}"
+            ) from error
         if result is not None:
             return status_of_stored_result(result)
         if score is None:
@@ -78,7 +80,7 @@ class JobHandle(Generic[ReplyT]):
         """Wait until the job ends and return its reply.
 
         Args:
-            timeout: how long to wait, in seconds. None: without a limit, even while Redis is away.
+            timeout: how long to wait, in seconds. None: without a limit, even while Redis is down.
 
         Raises:
             JobRejected, JobDead, JobCancelled: the job ended in an outcome other than done.

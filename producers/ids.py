@@ -25,7 +25,7 @@ _UUID7_IN_HEX = re.compile(r"[0-9a-f]{12}7[0-9a-f]{3}[89ab][0-9a-f]{15}")
 
 
 def made_ms(job_id: str) -> int | None:
-    """When `new_id` made an id, in milliseconds of the Unix clock there; None for any other id.
+    """Creation time of an id made by `new_id`, in Unix milliseconds by the creator's clock; None for any other id.
 
     >>> made_ms("018bcfe5680070009000000000000000@user:42"), made_ms("import-7")
     (1700000000000, None)

@@ -1,6 +1,7 @@
-"""Every Redis key and channel name, and the one score that is no time. The keys of jobs are stock arq's.
+"""Every Redis key and channel name, and the score of parked jobs, which is not a time.
 
-Lua scripts spell no key: `lua_names` generates what they use from this module.
+The keys of jobs are stock arq's. Scripts contain no literal key names: `lua_names` generates what they use from this
+module.
 """
 
 import inspect
@@ -10,7 +11,7 @@ from collections.abc import Callable
 DEFAULT_QUEUE = "arq:queue"
 
 ABORT = "arq:abort"
-"""Sorted set: the ids of claimed jobs to cancel, by the time of the request in milliseconds."""
+"""Sorted set: the ids of jobs whose cancellation was requested, by the time of the request in milliseconds."""
 
 PARKED_MS = 1e15
 """Score of a parked job: it waits behind another job of its ordering key. Later than any due time."""
@@ -72,7 +73,10 @@ def claim(queue: str, claimer: str) -> str:
 
 
 def clock(queue: str) -> str:
-    """Hash: the last score given out in this queue in microseconds, and the time of Redis's own clock then."""
+    """Hash: the queue clock's last noted time in microseconds, and the time of Redis's own clock then.
+
+    Scores of jobs that are due at once are always greater than the last noted time.
+    """
     return f"{queue}:clock"
 
 

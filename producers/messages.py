@@ -19,7 +19,7 @@ class _Model(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, hide_input_in_errors=True)
 
     def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
-        """The names of the fields that are set, without their values: a repr ends up in logs and tracebacks."""
+        """The fields that are set. Only ids and booleans show their values; a repr ends up in logs."""
         for name in sorted(self.model_fields_set):
             value = getattr(self, name)
             yield name, value if isinstance(value, _Model | bool) or name.endswith("id") else "…"
@@ -130,7 +130,7 @@ class UserChanges(_Changes):
 
 
 class UpdateUser(Message[User]):
-    """Change some fields of a user. Rejected as `not_found`, or as `conflict` when a new name is taken."""
+    """Change some fields of a user. Rejected as `not_found`, or as `conflict` if the username or address is taken."""
 
     job: ClassVar[str] = "update_user"
 
@@ -200,7 +200,7 @@ _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 
 
 def problems(error: ValidationError) -> tuple[str, ...]:
-    """What is wrong with a message: one line a problem, without any of its values.
+    """What is wrong with a message: one line per problem, without any of its values.
 
     >>> try:
     ...     DeleteUser.model_validate({"user_id": "seven", "force": True})

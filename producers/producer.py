@@ -41,7 +41,7 @@ class Producer:
         url: the URL of Redis; default: the environment variable `REDIS_URL`.
         queue: the name of the queue.
         max_queued: raise `QueueFull` while the queue holds this many jobs; 0: no limit.
-        timeout_seconds: how long one enqueue is retried while Redis is away or silent.
+        timeout_seconds: how long one enqueue is retried while Redis does not answer.
         name: the first part of the jobs' `producer` header; default: the host's name.
 
     Raises:
@@ -88,7 +88,7 @@ class Producer:
         await self._results.close()
         await close_redis(self._redis)
 
-    # One typed method a job type. All take the same `Options`.
+    # One typed method per job type. All take the same `Options`.
 
     async def create_user(
         self,
@@ -158,7 +158,7 @@ class Producer:
     async def enqueue(self, message: Message[ReplyT], **options: Unpack[Options]) -> JobHandle[ReplyT]:
         """Put a job into the queue.
 
-        While Redis is away or silent, this retries with the same id for `timeout_seconds`.
+        While Redis does not answer, this retries with the same id for `timeout_seconds`.
 
         Raises:
             InvalidMessage, ValueError: nothing was sent.
@@ -182,7 +182,7 @@ class Producer:
         return self._handle(job.job_id, message.reply_type(), accepted=accepted)
 
     async def enqueue_many(self, jobs: Iterable[Message[Any] | Request[Any]]) -> list[JobHandle[Any]]:
-        """Put many jobs into the queue, hundreds a round trip. Returns their handles in the same order.
+        """Put many jobs into the queue, hundreds per round trip. Returns their handles in the same order.
 
         Raises:
             PartialEnqueueError: not all jobs were accepted; it has a handle or an error for each.

@@ -13,6 +13,7 @@ from producers.handle import JobHandle
 from producers.job_status import JobStatus
 from producers.messages import Deleted, Message, Post, Reply, User
 from producers.producer import Producer
+from producers.wire import Result
 
 ReplyT = TypeVar("ReplyT", bound=Reply)
 T = TypeVar("T")
@@ -21,9 +22,10 @@ _CLOSED = "this SyncProducer is closed: make a new one"
 
 
 class SyncProducer:
-    """`Producer` without `async`: the same arguments, methods and errors. A context manager, safe to share by threads.
+    """`Producer` without `async`: the same arguments, methods and errors.
 
-    Its event loop runs on a daemon thread. Threads do not survive a fork: create one in each process.
+    A context manager, safe to share between threads. Its event loop runs on a daemon thread. Threads do not survive a
+    fork: create a producer in each process.
     """
 
     def __init__(
@@ -51,7 +53,7 @@ class SyncProducer:
         self.close()
 
     def close(self) -> None:
-        """Close the connections and end the thread. Calls of other threads raise RuntimeError.
+        """Close the connections and end the thread. Calls in progress in other threads raise RuntimeError.
 
         Closing again does nothing.
         """
@@ -191,6 +193,10 @@ class SyncJobHandle(Generic[ReplyT]):
     def result(self, timeout: float | None = None) -> ReplyT:
         """See `JobHandle.result`."""
         return self._producer._run(self._handle.result(timeout))  # noqa: SLF001
+
+    def outcome(self, timeout: float | None = None) -> Result:
+        """See `JobHandle.outcome`."""
+        return self._producer._run(self._handle.outcome(timeout))  # noqa: SLF001
 
     def cancel(self) -> JobStatus:
         """See `JobHandle.cancel`."""

@@ -16,9 +16,9 @@ PROGRAM = "python -m producers"
 _HELP = """\
 Enqueue jobs that create, update and delete users and posts.
 
-The result is formatted on a terminal, and one JSON object a line in a pipe. Exit codes: 0 accepted (with --wait: \
+The result is formatted on a terminal, and one JSON object per line in a pipe. Exit codes: 0 accepted (with --wait: \
 done); 1 rejected, dead, cancelled or not accepted; 2 the command or the message is wrong, nothing was sent; 3 Redis \
-is away, or the outcome is unknown."""
+does not answer, or the outcome is unknown."""
 
 _EXAMPLES = """\
 Examples:

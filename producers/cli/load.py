@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from producers import ids, wire
 from producers._encoding import MAX_DELAY_SECONDS, Encoded, Request
-from producers._sender import BYTES_A_CALL, JOBS_A_CALL, Sender
+from producers._sender import BYTES_PER_CALL, JOBS_PER_CALL, Sender
 from producers.cli.records import BadLine, Record
 from producers.errors import EnqueueError, EnqueueUnconfirmed, RedisRefused, RedisUnavailable
 from producers.messages import MESSAGES, problems
@@ -55,7 +55,7 @@ class Naming:
 
 
 class Stopped(Exception):
-    """The load cannot continue: Redis is away or takes no writes. The cause is the producer's error."""
+    """The load cannot continue: Redis does not answer or takes no writes. The cause is the producer's error."""
 
 
 def _no_progress() -> None:
@@ -67,8 +67,10 @@ class Load:
 
     Attributes:
         lines: the number of records and bad lines read.
-        valid, accepted, known, refused: of these, the valid jobs; those newly accepted; those accepted before; the bad
-            or refused lines.
+        valid: of these, the jobs that are valid.
+        accepted: the jobs that were newly accepted.
+        known: the jobs that had been accepted before.
+        refused: the lines that are bad or were refused.
         next_line: the first line that may be missing from the queue.
     """
 
@@ -109,11 +111,11 @@ class Load:
                 self._bad(job)
             else:
                 self.valid += 1
-                if self._bytes + len(job.payload) > BYTES_A_CALL:
+                if self._bytes + len(job.payload) > BYTES_PER_CALL:
                     await self._send()
                 self._jobs.append((record.line, job))
                 self._bytes += len(job.payload)
-            if len(self._jobs) == JOBS_A_CALL or self.lines % JOBS_A_CALL == 0:
+            if len(self._jobs) == JOBS_PER_CALL or self.lines % JOBS_PER_CALL == 0:
                 await self._send()
         await self._send()
 
@@ -162,7 +164,7 @@ class Load:
 
 async def _raise_swallowed_cancel() -> None:
     await asyncio.sleep(0)
-    # Until Python 3.11, `wait_for`, which redis-py uses to send, may swallow a cancellation.
+    # In Python 3.11 and older, `wait_for`, which redis-py uses to send, may swallow a cancellation.
     task = asyncio.current_task()
     if task is not None and task.cancelling():
         raise asyncio.CancelledError

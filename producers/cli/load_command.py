@@ -28,10 +28,10 @@ _SUFFIXES = {".jsonl": Format.JSONL, ".ndjson": Format.JSONL, ".json": Format.JS
 HELP = """\
 Enqueue the jobs of a file: JSON Lines or CSV, any number of them, in the order of the file.
 
-JSON Lines: one object a line, with "job", the fields of its message, and optionally "idempotency_key", \
+JSON Lines: one object per line, with "job", the fields of its message, and optionally "idempotency_key", \
 "ordering_key" and "defer_by" (seconds).
 
-CSV: a header with "job" and the names of fields, of changes and of the same options. An empty cell is a field left out.
+CSV: a header row: "job", field names (those of "changes" too) and the same options. An empty cell is a field left out.
 
 A bad line is reported by its number, never by its content; the other lines are enqueued all the same. \
 With --idempotency-prefix the load can be repeated: each line is accepted once."""
@@ -86,7 +86,7 @@ def load(
         try:
             source = sys.stdin.buffer if file == STDIN else stack.enter_context(Path(file).open("rb"))
             if errors is not None and file != STDIN and errors.exists() and errors.samefile(file):
-                raise Failure("--errors names the file that is loaded: choose another one", Exit.USAGE)
+                raise Failure("--errors must not be the input file: choose another one", Exit.USAGE)
             kept = None if errors is None else stack.enter_context(errors.open("w", encoding="utf-8"))
             raise typer.Exit(_load(source, settings, kept))
         except OSError as error:
@@ -107,7 +107,7 @@ class _Settings:
 def _by_suffix(file: str) -> Format:
     suffix = Path(file).suffix.lower()
     if file != STDIN and suffix not in _SUFFIXES:
-        raise Failure(f"the suffix of FILE is none of {', '.join(_SUFFIXES)}: pass --format jsonl or csv", Exit.USAGE)
+        raise Failure(f"FILE must end in {' or '.join(_SUFFIXES)}; otherwise pass --format jsonl or csv", Exit.USAGE)
     return _SUFFIXES.get(suffix, Format.JSONL)
 
 

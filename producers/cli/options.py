@@ -23,10 +23,13 @@ def _redis_option(name: str, metavar: str, text: str, envvar: str | None = None)
     return typer.Option(name, metavar=metavar, envvar=envvar, help=text, rich_help_panel="Redis")
 
 
-_URL_HELP = "The Redis of the queue. Set a URL with a password as REDIS_URL: every user can list arguments."
+_URL_HELP = (
+    "The Redis of the queue. "
+    "Pass a URL that contains a password as REDIS_URL: other users can see command-line arguments."
+)
 RedisUrl = Annotated[str | None, _redis_option("--redis-url", "URL", _URL_HELP, "REDIS_URL")]
 Queue = Annotated[str, _redis_option("--queue", "NAME", "The name of the queue.", "WORKER_QUEUE")]
-Timeout = Annotated[float, _redis_option("--timeout", "SECONDS", "How long to retry while Redis is away or silent.")]
+Timeout = Annotated[float, _redis_option("--timeout", "SECONDS", "How long to retry while Redis does not answer.")]
 
 DEFAULT_QUEUE = keys.DEFAULT_QUEUE
 
@@ -66,7 +69,10 @@ def failure(error: ProducerError) -> Failure:
             code = Exit.UNKNOWN
             text = f"{sentence(error)}; start it, or set another one with REDIS_URL or --redis-url"
         case RedisRefused():
-            text = f"{sentence(error)}; check the password and the number in REDIS_URL, and Redis's memory and role"
+            text = (
+                f"{sentence(error)}; check the password and database number in REDIS_URL, and whether Redis is out of "
+                "memory or a replica"
+            )
         case ResultTimeout() | JobNotFound():
             code = Exit.UNKNOWN
         case _:

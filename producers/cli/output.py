@@ -1,4 +1,4 @@
-"""Output: text on a terminal, one JSON object a line in a pipe, and one line for each error on stderr."""
+"""Output: text on a terminal, one JSON object per line in a pipe, and one line for each error on stderr."""
 
 import json
 import os
@@ -30,7 +30,7 @@ class Exit(IntEnum):
     USAGE = 2
     """The command or the message is wrong: nothing was sent."""
     UNKNOWN = 3
-    """Redis is away, or the outcome is unknown."""
+    """Redis does not answer, or the outcome is unknown."""
     INTERRUPTED = 130
 
 

@@ -12,7 +12,7 @@
 -- ARGV[3]  result_ms  how long it is kept, unless a worker has written how long it keeps its results
 -- ARGV[4]  control    channel: ids of running jobs to cancel
 -- ARGV[5]  wake       channel: a job became due
--- ARGV[6]  channel    where the job's producer hears of its ended jobs; '' for none
+-- ARGV[6]  channel    on which the job's producer is notified of its ended jobs; '' for none
 --
 -- Returns two values: 0 not in the queue, and its result (or false); 1 cancelled; 2 requested from the worker that runs
 -- it; 3 requested from the worker that claims it next. In the last case it becomes due at once, unless it is parked.
@@ -49,7 +49,7 @@ if running or redis.call('EXISTS', attempts_key(id), result_key(id)) > 0 then
   return {3, false}
 end
 
--- What is not a whole number from 1 on, of at most 15 digits, was not written by a worker.
+-- Workers write a positive integer of at most 15 digits; ignore anything else.
 local configured_ms = redis.pcall('HGET', config_key(queue), 'result_ms')
 if type(configured_ms) == 'string' and #configured_ms <= 15 and string.match(configured_ms, '^[1-9]%d*$') then
   result_ms = configured_ms

@@ -21,7 +21,7 @@ local function now_us(key)
   if not raw or not now then return raw_us, 0 end
   if raw_us >= now then return raw_us, now end
   local continued = now + math.floor(0.9 * math.max(0, raw_us - raw))
-  -- A foreign client wrote what is not a number, or is further ahead than any clock.
+  -- Another client wrote NaN, or a time no clock can have reached.
   if not (continued < raw_us + HUNDRED_YEARS_US) then return raw_us, 0 end
   return continued, now
 end

@@ -1,12 +1,12 @@
 -- Accept jobs into a queue, each at most once, in one order given by Redis.
 --
 -- KEYS[1]  queue  sorted set: job id -> due time, ms
--- KEYS[2]  clock  hash, see clock.lua: its `now` is the last score given out
+-- KEYS[2]  clock  hash, see clock.lua: its `now` is the queue clock's last noted time; scores are always greater
 -- ARGV[1]  wake            channel: a job became due
 -- ARGV[2]  max_queued      refuse jobs while the queue holds this many; 0: no bound
 -- ARGV[3]  idempotency_ms  how long an idempotency key is remembered
 -- ARGV[4]  jobs            their number: at most a few thousand, as Lua passes no more than 8000 values to a command
--- then two values a job:
+-- then two values per job:
 --   id, payload
 -- then five values for each job that is deferred or has an idempotency key to remember:
 --   number       the position of the job, from 1
@@ -15,10 +15,11 @@
 --   idempotency  key of a string with an expiry: the digest; '' for none
 --   digest       the content that the idempotency key stands for
 --
--- Returns one number a job: 1 accepted; 0 known already (queued, running or ended); -1 conflict; -2 queue full.
+-- Returns one number per job: 1 accepted; 0 known already (queued, running or ended); -1 conflict; -2 queue full.
 --
 -- Safe to repeat: a known job is left unchanged. It is all or nothing: every command that can fail for the type of a
--- key comes before the first write, and Redis refuses a script that may not write before its first write.
+-- key comes before the first write; if Redis refuses writes, the script fails at its first write, so nothing is half
+-- done.
 
 local queue, clock = KEYS[1], KEYS[2]
 local wake, max_queued, idempotency_ms, jobs = ARGV[1], tonumber(ARGV[2]), ARGV[3], tonumber(ARGV[4])
@@ -27,7 +28,7 @@ local now = now_us(clock)
 local last_us = now
 local queued = redis.call('ZCARD', queue)
 
-local names = {} -- two a job: the keys of its payload and of its result
+local names = {} -- two per job: the keys of its payload and of its result
 for i = 1, jobs do
   local id = ARGV[3 + 2 * i]
   names[2 * i - 1], names[2 * i] = job_key(id), result_key(id)

@@ -299,7 +299,7 @@ def test_invalid_standard_input_is_one_error_line(url: str, client: redis.Redis,
     ("case", "code", "expected"),
     [
         (f"redis://:{SECRET}/@localhost:x", 2, "not the URL of a Redis: use redis://"),
-        ("wrong password", 1, "check the password and the number in REDIS_URL"),
+        ("wrong password", 1, "check the password and database number in REDIS_URL"),
         ("no listener", 3, "start it, or set another one with REDIS_URL or --redis-url"),
     ],
 )

@@ -99,6 +99,21 @@ def test_a_handle_follows_a_job_to_its_reply(producer: SyncProducer, client: red
     assert producer.job("a@user:1", Deleted).status() is JobStatus.DONE
 
 
+def test_an_outcome_is_the_whole_result_of_a_job_that_ended(producer: SyncProducer, client: redis.Redis) -> None:
+    done, rejected = producer.delete_user(1), producer.delete_user(2)
+    with pytest.raises(ResultTimeout):
+        done.outcome(timeout=0.02)
+
+    settle(client, done.job_id, {"deleted": True})
+    settle(client, rejected.job_id, JobRejected("not_found", "no such user"), done=False)
+
+    outcome = done.outcome(timeout=PATIENCE_SECONDS)
+    assert (outcome.s, outcome.r, outcome.error) == (True, {"deleted": True}, None)
+    error = rejected.outcome(timeout=PATIENCE_SECONDS).error
+    assert error is not None
+    assert (error.code, error.detail) == ("not_found", "no such user")
+
+
 def test_the_errors_are_those_of_the_asynchronous_producer(producer: SyncProducer, client: redis.Redis) -> None:
     job = producer.delete_user(1, idempotency_key="a")
     settle(client, job.job_id, JobRejected("not_found", "no such user"), done=False)

@@ -21,7 +21,7 @@ from producers import (
 )
 from producers._encoding import Encoded
 from producers._script import ENQUEUE
-from producers._sender import IDEMPOTENCY_MS, JOBS_A_CALL, Sender, chunks
+from producers._sender import IDEMPOTENCY_MS, JOBS_PER_CALL, Sender, chunks
 from tests.waiting import PATIENCE_SECONDS
 
 QUEUE = keys.DEFAULT_QUEUE
@@ -193,11 +193,11 @@ async def test_the_options_of_each_job_apply_in_a_call_of_the_largest_size(
     kinds: list[dict[str, Any]] = [{}, {"idempotency_key": "z"}, {"defer_by": 60}, {}, {"defer_until": due}]
     jobs = [
         job(number + 1, **{**kind, **({"idempotency_key": f"z{number}"} if "idempotency_key" in kind else {})})
-        for number in range(JOBS_A_CALL)
+        for number in range(JOBS_PER_CALL)
         for kind in [kinds[number % len(kinds)]]
     ]
 
-    assert await send(redis, *jobs) == [True] * JOBS_A_CALL
+    assert await send(redis, *jobs) == [True] * JOBS_PER_CALL
 
     at_once = [one.job_id for one in jobs if not one.delay_ms and not one.due_ms]
     delayed = {one.job_id for one in jobs if one.delay_ms}

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from producers import EnqueueError, EnqueueUnconfirmed, IdempotencyConflict, RedisRefused, RedisUnavailable
 from producers._encoding import Encoded
-from producers._sender import JOBS_A_CALL, Sender
+from producers._sender import JOBS_PER_CALL, Sender
 from producers.cli.fields import all_names, flat_fields
 from producers.cli.load import Load, Naming, Stopped
 from producers.cli.records import JOB, MAX_LINE_BYTES, OPTIONS, BadLine, Format, HeaderError, Lines, Record, read
@@ -305,12 +305,12 @@ def test_no_field_has_the_name_of_an_option() -> None:
 
 
 def test_jobs_are_sent_in_the_order_of_the_file_with_ids_from_their_lines() -> None:
-    loaded = Loaded(b"\n" + deletes(2 * JOBS_A_CALL + 1))
+    loaded = Loaded(b"\n" + deletes(2 * JOBS_PER_CALL + 1))
 
     assert [job.job_id for job in loaded.sender.sent] == [
-        f"p-{number + 1}@user:{number}" for number in range(1, 2 * JOBS_A_CALL + 2)
+        f"p-{number + 1}@user:{number}" for number in range(1, 2 * JOBS_PER_CALL + 2)
     ]
-    assert max(len(call) for call in loaded.sender.calls) <= JOBS_A_CALL
+    assert max(len(call) for call in loaded.sender.calls) <= JOBS_PER_CALL
     assert (loaded.load.lines, loaded.load.accepted, loaded.load.refused) == (1001, 1001, 0)
 
 
@@ -391,13 +391,13 @@ def test_known_jobs_and_conflicts_are_counted_separately() -> None:
     "error", [RedisUnavailable("away"), EnqueueUnconfirmed("p-501@user:501", "silent"), RedisRefused("no memory")]
 )
 def test_an_error_of_redis_stops_the_load_at_the_first_line_that_may_be_missing(error: EnqueueError) -> None:
-    sender = FakeSender([True] * JOBS_A_CALL + [error] * JOBS_A_CALL)
+    sender = FakeSender([True] * JOBS_PER_CALL + [error] * JOBS_PER_CALL)
 
-    loaded = Loaded(deletes(JOBS_A_CALL) + b"\n\n" + deletes(2000), sender=sender)
+    loaded = Loaded(deletes(JOBS_PER_CALL) + b"\n\n" + deletes(2000), sender=sender)
 
     assert loaded.stopped is error
     assert len(sender.calls) == 2
-    assert (loaded.load.accepted, loaded.load.next_line) == (JOBS_A_CALL, JOBS_A_CALL + 3)
+    assert (loaded.load.accepted, loaded.load.next_line) == (JOBS_PER_CALL, JOBS_PER_CALL + 3)
 
 
 async def test_a_swallowed_cancellation_ends_the_load() -> None:
@@ -419,7 +419,7 @@ async def test_a_swallowed_cancellation_ends_the_load() -> None:
         await running
 
     assert len(sender.calls) == 1
-    assert (load.accepted, load.next_line) == (JOBS_A_CALL, JOBS_A_CALL + 1)
+    assert (load.accepted, load.next_line) == (JOBS_PER_CALL, JOBS_PER_CALL + 1)
 
 
 def test_a_load_without_a_sender_checks_all_lines() -> None:

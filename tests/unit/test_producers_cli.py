@@ -114,7 +114,7 @@ def folder(tmp_path: Path) -> Path:
         (["load", "{folder}/jobs.jsonl", "--format", "csv"], "the header is not CSV"),
         (["load", "{folder}/jobs.txt"], "pass --format jsonl or csv"),
         (["load", "{folder}/jobs.jsonl", "--format", "xml"], "Invalid value for '--format'"),
-        (["load", "{folder}/jobs.jsonl", "--errors", "{folder}/jobs.jsonl"], "--errors names the file that is loaded"),
+        (["load", "{folder}/jobs.jsonl", "--errors", "{folder}/jobs.jsonl"], "--errors must not be the input file"),
         (["load", "{folder}/jobs.jsonl", "--errors", "{folder}/no/errors"], "No such file or directory"),
         (["load", "{folder}/jobs.jsonl", "--idempotency-prefix", "a b"], "--idempotency-prefix: idempotency key must"),
         (["load", "{folder}/jobs.jsonl", "--timeout", "nan"], "--timeout must be more than 0"),
