@@ -28,10 +28,11 @@ from worker.settings import Settings, SettingsError, zone
 
 log = structlog.get_logger("worker")
 
-# arq fills its free places once a poll, so its half a second would limit it to a few dozen jobs a second.
+# arq starts jobs only when it polls; its default delay of 0.5 s would cap it at a few dozen jobs per second.
 POLL_SECONDS = 0.05
 HEALTH_CHECK_SECONDS = 10
-# Python's default is 700 new objects, which is every few jobs. What a job makes is gone when it ends, without cycles.
+# Python's default of 700 new objects is reached every few jobs. A job's objects are freed by reference counting, so
+# collections find nothing.
 GC_THRESHOLD = 50_000
 
 
@@ -87,7 +88,7 @@ def arq_arguments(settings: Settings, *, burst: bool = False) -> dict[str, Any]:
         "functions": functions(REGISTRY.values(), settings.job_timeout_seconds),
         "cron_jobs": cron_jobs(SCHEDULE.values()),
         "queue_name": settings.queue,
-        # The same on every host, whatever its own clock shows: a tick's id is its time.
+        # All hosts must compute the same tick times, because a tick's time is its id.
         "timezone": zone(settings.timezone),
         "burst": burst,
         "on_startup": lambda ctx: _startup(settings, ctx),
@@ -138,7 +139,7 @@ async def _shutdown(ctx: dict[str, Any]) -> None:
 def _services(settings: Settings, worker: EngineWorker) -> list[Actor]:
     if not settings.http_port:
         return []
-    # Importing it takes a tenth of a second, which a worker without endpoints need not spend.
+    # Importing the HTTP module takes 0.1 s: skip it without endpoints.
     from worker.observability import http  # noqa: PLC0415
 
     return [

@@ -1,4 +1,4 @@
-"""The handlers of all peers: one SQLAlchemy Core statement in a session per job, or nothing but a count.
+"""The handlers of all other systems: one SQLAlchemy Core statement in a session per job, or nothing but a count.
 
 Core is the fastest form with a session per job: create_user reaches 1,850 jobs/s in one process on two cores, against
 990 for an ORM-enabled insert and 890 for adding an object and flushing it.

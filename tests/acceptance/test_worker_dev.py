@@ -79,7 +79,7 @@ def test_dev_keeps_data_and_refuses_a_second_one_in_its_folder(kept: Path) -> No
         # when a second one is started on the same data
         second = run(*DEV, *folder, seconds=HANG_SECONDS)
 
-        # then it names the process that holds it and the way out, and the first one continues
+        # then it names the process that holds it and how to fix it, and the first one continues
         assert second.returncode == 2
         assert second.stdout == ""
         assert f"servers are already running in {kept}, held by process {worker.process.pid}" in second.stderr

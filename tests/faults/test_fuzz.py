@@ -340,7 +340,7 @@ def test_no_job_harms_a_worker_or_others_jobs(
     assert [
         line
         for line in output.splitlines()
-        if strict(line)["event"] in {"actor_fault", "batch_fault", "lane_fault", "unhandled_error"}
+        if strict(line)["event"] in {"batch_fault", "executor_fault", "task_fault", "unhandled_error"}
     ] == []
 
 

@@ -1,4 +1,4 @@
-"""The engine on a real Redis, with runner that are scripted: retries, last tries, outages, the end."""
+"""The engine on a real Redis, with runner that are scripted: retries, last attempts, outages, the end."""
 
 import asyncio
 import json
@@ -185,7 +185,7 @@ async def test_a_retried_job_holds_its_ordering_key_until_it_is_dead(
 
 
 @pytest.mark.usefixtures("no_backoff")
-async def test_a_job_on_its_last_try_runs_alone(redis: Redis, redis_url: str, runner: ScriptedRunner) -> None:
+async def test_a_job_on_its_last_attempt_runs_alone(redis: Redis, redis_url: str, runner: ScriptedRunner) -> None:
     alone: list[int] = []
 
     async def last(job: ClaimedJob) -> AttemptResult:

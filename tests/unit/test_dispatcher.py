@@ -1,4 +1,4 @@
-"""The dispatcher keeps the order, the bounds and last tries apart, whatever the jobs do. No servers here."""
+"""The dispatcher keeps the order, the bounds and last attempts apart, whatever the jobs do. No servers here."""
 
 import asyncio
 import itertools
@@ -43,8 +43,8 @@ class Floor:
             cast("Executor", self), self.signals, concurrency=concurrency, batch_size=batch_size
         )
 
-    def add(self, jobs: str, last_tries: str = "") -> None:
-        self.dispatcher.add(jobs_of(jobs), jobs_of(last_tries))
+    def add(self, jobs: str, last_attempts: str = "") -> None:
+        self.dispatcher.add(jobs_of(jobs), jobs_of(last_attempts))
 
     async def end(self, jobs: str) -> None:
         """Let the jobs of one session end."""
@@ -179,9 +179,9 @@ def test_every_job_begins_once_in_order_within_the_bounds(
         added: list[str] = []
         for types, last, ends in steps:
             jobs = [f"{name}{next(numbers)}" for name in types]
-            last_tries = [f"{name}{next(numbers)}" for name in last]
-            floor.add(" ".join(jobs), " ".join(last_tries))
-            added += jobs + last_tries
+            last_attempts = [f"{name}{next(numbers)}" for name in last]
+            floor.add(" ".join(jobs), " ".join(last_attempts))
+            added += jobs + last_attempts
             for _ in range(ends):
                 await run_ready()
                 if running := floor.dispatcher.running:
@@ -202,10 +202,10 @@ def test_every_job_begins_once_in_order_within_the_bounds(
     asyncio.run(go())
 
 
-# Last tries
+# Last attempts
 
 
-async def test_a_last_try_waits_for_all_that_runs_and_runs_alone() -> None:
+async def test_a_last_attempt_waits_for_all_that_runs_and_runs_alone() -> None:
     floor = Floor(2, batch_size=4)
     floor.add("a1 b2", "a3 a4")
     await run_ready()
@@ -221,12 +221,12 @@ async def test_a_last_try_waits_for_all_that_runs_and_runs_alone() -> None:
     await run_ready()
     assert floor.begun[2:] == ["a3"]
     await floor.end("a3")
-    # The jobs that waited go on before the next last try.
+    # The jobs that waited go on before the next last attempt.
     assert floor.begun[3:] == ["c5", "d6"]
     assert await floor.end_all() == ["a1", "b2", "a3", "c5", "d6", "a4"]
 
 
-async def test_no_capacity_is_left_while_there_are_last_tries() -> None:
+async def test_no_capacity_is_left_while_there_are_last_attempts() -> None:
     floor = Floor(4)
     assert floor.dispatcher.capacity() == 8
     floor.add("", "a1")

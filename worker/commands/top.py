@@ -17,7 +17,9 @@ from worker.views.throughput import Snapshot, SnapshotPoller
 
 def top(
     every: Annotated[float, typer.Option(min=0.2, max=60, metavar="SECONDS", help="Time between snapshots.")] = 1.0,
-    count: Annotated[int | None, typer.Option(min=1, help="Exit after this many; default: at Ctrl-C.")] = None,
+    count: Annotated[
+        int | None, typer.Option(min=1, help="Exit after this many snapshots; by default run until Ctrl-C.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Show the queue live: throughput, waiting times, jobs by state, and what each worker runs.

@@ -89,7 +89,7 @@ def _route(path: str, view: View, method: str = "GET", *, public: bool = False) 
             return _server_unreachable(request, "PostgreSQL", describe_database_error(error))
         except Exception as error:  # noqa: BLE001  # logged with its types and places
             log.error("dashboard_failed", path=path, error=causes(error))  # noqa: TRY400  # without its text
-            return _error_page(request, 500, "This page has a fault. The dashboard's log has the details.")
+            return _error_page(request, 500, "This page failed because of a bug. See the dashboard's log.")
 
     return Route(path, endpoint, methods=[method])
 

@@ -36,7 +36,7 @@ def chart(
     format_value: Callable[[float | None], str],
     *,
     seconds: float,
-    least: float,
+    min_top: float,
     row_seconds: float = 10.0,
 ) -> Chart:
     """Draw time series.
@@ -45,10 +45,11 @@ def chart(
         series: name -> label and values, oldest first; all at the same times.
         format_value: formats a value.
         seconds: the width; the right end is now.
-        least: the smallest top of the vertical axis.
+        min_top: the minimum upper bound of the axis.
         row_seconds: the time between two rows of text.
     """
-    top = nice(max([least, *(value for _, values in series.values() for _, value in values if value is not None)]))
+    values_shown = (value for _, values in series.values() for _, value in values if value is not None)
+    top = round_up(max([min_top, *values_shown]))
     lines = []
     for name, (label, values) in series.items():
         runs = _runs(values, seconds, top)
@@ -58,10 +59,10 @@ def chart(
     return Chart(lines, ticks, _rows(series, format_value, row_seconds))
 
 
-def nice(value: float) -> float:
+def round_up(value: float) -> float:
     """The next round number up.
 
-    >>> nice(0.7), nice(3), nice(12), nice(2600)
+    >>> round_up(0.7), round_up(3), round_up(12), round_up(2600)
     (0.8, 3.0, 12.0, 3000.0)
     """
     size = 10.0 ** math.floor(math.log10(value))

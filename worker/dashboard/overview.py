@@ -67,8 +67,8 @@ class Overview:
         }
         waits = {name: (name, [_value(now, sample, sample.waits, name) for sample in samples]) for name in PERCENTILES}
         return (
-            chart(throughput, format_rate, seconds=KEEP_SECONDS, least=1.0),
-            chart(waits, format_duration, seconds=KEEP_SECONDS, least=0.01),
+            chart(throughput, format_rate, seconds=KEEP_SECONDS, min_top=1.0),
+            chart(waits, format_duration, seconds=KEEP_SECONDS, min_top=0.01),
         )
 
 

@@ -35,20 +35,20 @@ class SharedPoller(Generic[T]):
         self._polled_at = float("-inf")
         self._changed = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
-        """The one that polls on; another may still be in its last poll."""
+        """The current polling task; an earlier one may still be finishing."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._stopped = asyncio.Event()
         self._closed = False
         self.viewers = 0
         self.polls = 0
-        """How many there have been."""
+        """Number of polls so far."""
 
     @contextlib.contextmanager
     def subscribe(self) -> Iterator[AsyncIterator[T]]:
         """The values from now on, while the block lasts. A slow viewer skips some and gets the newest.
 
         Raises:
-            TooManyViewers: when there are.
+            TooManyViewers: if `MAX_VIEWERS` are connected.
         """
         if self.viewers >= MAX_VIEWERS:
             raise TooManyViewers
@@ -95,7 +95,7 @@ class SharedPoller(Generic[T]):
 
     async def _run(self) -> None:
         loop = asyncio.get_running_loop()
-        # Viewers that come and go do not make it poll more often.
+        # A viewer that reconnects must not trigger an extra poll.
         due = max(loop.time(), self._polled_at + self._interval_seconds)
         while self._task is asyncio.current_task():
             if due > loop.time():
@@ -113,7 +113,7 @@ class SharedPoller(Generic[T]):
             due = max(due + self._interval_seconds, loop.time())
 
     def _stop(self) -> None:
-        # A poll is not cancelled: that would cost its connections.
+        # Not cancelled: cancelling mid-query would make the pool discard the connection.
         self._task = None
         self._stopped.set()
 

@@ -31,7 +31,7 @@ HEADERS = {
 
 
 class InsecureAccess(Exception):
-    """The dashboard would be open to strangers. The text, one line, names the way out."""
+    """The dashboard would be open to strangers. The text, one line, explains how to fix it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ class Access:
         """Refuse to listen beyond loopback without a token.
 
         Raises:
-            InsecureAccess: naming the way out.
+            InsecureAccess: explaining how to fix it.
         """
         if not self.is_loopback and not self.token:
             raise InsecureAccess(
@@ -75,7 +75,7 @@ class Access:
     def allowed_hosts(self) -> list[str]:
         """The names in Host headers that are answered."""
         if not self.is_loopback:
-            return ["*"]  # under a foreign name a browser sends no cookie, and without one it sees nothing
+            return ["*"]  # a page on another host name cannot send our cookie, so it sees only the login
         own = self.host.strip("[]")
         return ["localhost", "127.0.0.1", "[::1]", f"[{own}]" if ":" in own else own]
 
@@ -85,9 +85,10 @@ class Access:
         return f"worker_dashboard_{self.port}"
 
     def session_key(self) -> str:
-        """The key that signs sessions, derived from the token: several processes share it, and a new token ends it.
+        """The key that signs sessions, derived from the token.
 
-        The derivation is slow on purpose. The login page gives anyone a signed cookie to test guesses of the token on.
+        Several processes share it, and changing the token invalidates all sessions. The derivation is slow on purpose:
+        the login page gives anyone a signed cookie to test guesses of the token on.
         """
         if not self.token:
             return secrets.token_hex(32)

@@ -60,7 +60,7 @@ def describe_error(error: Exception) -> str:
     if isinstance(cause, OSError):
         return f"the database cannot be reached ({type(cause).__name__})"
     if isinstance(error, ResourceClosedError):
-        return "the connection to the database was lost"  # raised while SQLAlchemy sets up a new connection
+        return "the connection to the database was lost"  # SQLAlchemy raises this if the connection drops during setup
     if lacks_privilege(error):
         return "the role lacks a privilege on the tables or the schema (SQLSTATE 42501): see docs/operations.md"
     if is_lock_timeout(error):

@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import any_, delete, func, select
+from sqlalchemy import delete, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from worker.database.guarded_session import TransactionEnded
 from worker.database.models import LedgerRow, Outcome
-from worker.database.sql import execute, fetch
+from worker.database.sql import execute, fetch, is_among
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,10 +129,7 @@ async def purge(session: AsyncSession, before: datetime, limit: int) -> int:
     """Delete at most `limit` rows that were recorded before a time. Return how many were deleted."""
     old = select(LedgerRow.job_id).where(LedgerRow.recorded_at < before).limit(limit).with_for_update(skip_locked=True)
     deleted = await session.scalars(
-        # An array: PostgreSQL may plan `IN` as a join that scans the whole table and runs the subquery repeatedly.
-        delete(LedgerRow)
-        .where(LedgerRow.job_id == any_(func.array(old.scalar_subquery())))
-        .returning(LedgerRow.job_id),
+        delete(LedgerRow).where(is_among(LedgerRow.job_id, old)).returning(LedgerRow.job_id),
         execution_options={"synchronize_session": False},
     )
     return len(deleted.all())

@@ -138,7 +138,7 @@ def _context(
     context = MigrationContext.configure(
         connection, dialect_name="postgresql", dialect_opts={"paramstyle": "named"}, opts=options
     )
-    with Operations.context(context):  # the target of `op` in the steps
+    with Operations.context(context):  # so that `op` in the migration steps uses this connection
         yield context
 
 

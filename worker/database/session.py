@@ -64,7 +64,7 @@ def create_engine(url: str, *, pool_size: int, timeouts: Timeouts = Timeouts(), 
         pool_size=pool_size,
         max_overflow=0,
         pool_timeout=timeouts.connect_seconds,
-        # Few connections in constant use keep their prepared statements warm.
+        # LIFO: reuse the same few connections, so their prepared statements stay cached.
         pool_use_lifo=True,
         # Errors do not quote the values of a statement.
         hide_parameters=True,

@@ -1,11 +1,13 @@
 """SQL that goes to asyncpg unchanged: SQLAlchemy's compilation would take a fifth of a job's time."""
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
-from sqlalchemy import CursorResult
+from sqlalchemy import ColumnElement, CursorResult, Select, any_, func
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import InstrumentedAttribute, Session
+
+V = TypeVar("V")
 
 
 async def fetch(session: AsyncSession, statement: str, *values: Any) -> Sequence[Any]:
@@ -26,6 +28,12 @@ async def execute(session: AsyncSession, statement: str, *values: Any) -> int:
     return count
 
 
+def is_among(column: InstrumentedAttribute[V], chosen: Select[tuple[V]]) -> ColumnElement[bool]:
+    """Whether a column is among the selected values, for the condition of a statement."""
+    # `= ANY(array)`, not `IN`: PostgreSQL may plan `IN` as a join that scans the table and reruns the subquery.
+    return column == any_(func.array(chosen.scalar_subquery()))
+
+
 def deleted_flags(row_ids: Iterable[int], deleted: Iterable[int]) -> list[bool]:
     """Whether each of these rows was deleted. Of two requests for one row, only the first deleted it.
 
@@ -41,4 +49,5 @@ def deleted_flags(row_ids: Iterable[int], deleted: Iterable[int]) -> list[bool]:
 
 
 def _run(session: Session, statement: str, values: tuple[Any, ...]) -> CursorResult[Any]:
-    return session.connection().exec_driver_sql(statement, values)  # asyncpg has fetched all rows when it returns
+    # Safe to read synchronously: asyncpg has already fetched all rows.
+    return session.connection().exec_driver_sql(statement, values)

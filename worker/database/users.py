@@ -4,13 +4,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import any_, delete, func, select, update
+from sqlalchemy import delete, func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import selectinload
 
 from producers.messages import CreateUser, UserChanges
 from worker.database.models import User
-from worker.database.sql import fetch, fetch_dicts
+from worker.database.sql import fetch, fetch_dicts, is_among
 
 
 async def get_user(session: AsyncSession, user_id: int) -> User | None:
@@ -54,7 +54,7 @@ async def update_user(session: AsyncSession, user_id: int, changes: UserChanges)
     """
     values: dict[str, Any] = changes.model_dump(exclude_unset=True)
     if "is_active" in values:
-        # A user who is inactive already keeps the time.
+        # An already inactive user keeps the original `inactive_since`, so the clean-up clock does not restart.
         values["inactive_since"] = None if values["is_active"] else func.coalesce(User.inactive_since, func.now())
     statement = update(User).where(User.id == user_id).values(values).returning(User)
     return await session.scalar(statement, execution_options={"synchronize_session": False, "populate_existing": True})
@@ -151,8 +151,7 @@ async def delete_inactive_users(session: AsyncSession, before: datetime, limit: 
         .with_for_update(skip_locked=True)
     )
     deleted = await session.scalars(
-        # An array: PostgreSQL may plan `IN` as a join that scans the whole table and runs the subquery repeatedly.
-        delete(User).where(User.id == any_(func.array(chosen.scalar_subquery()))).returning(User.id),
+        delete(User).where(is_among(User.id, chosen)).returning(User.id),
         execution_options={"synchronize_session": False},
     )
     return len(deleted.all())

@@ -49,7 +49,7 @@ class SchemaStatus(Enum):
 
 
 class SchemaError(Exception):
-    """This worker cannot use the tables of the database. The message names the way out."""
+    """This worker cannot use the tables of the database. The message explains how to fix it."""
 
 
 def schema_status(version: str | None, head: str = HEAD) -> SchemaStatus:
@@ -76,7 +76,7 @@ def schema_status(version: str | None, head: str = HEAD) -> SchemaStatus:
 
 
 def explain(version: str | None) -> str:
-    """Describe a version for people, and name the way out if this worker cannot use it.
+    """Describe a version for people, and explain how to fix it if this worker cannot use it.
 
     >>> explain("0000_needs_0000").partition(": ")[2]
     'run `worker migrate`'

@@ -4,7 +4,7 @@ from pathlib import Path
 
 
 class EmbeddedError(Exception):
-    """An embedded server cannot be found, started, reached or stopped. The message names the way out."""
+    """An embedded server cannot be found, started, reached or stopped. The message explains how to fix it."""
 
 
 class AlreadyRunning(EmbeddedError):

@@ -1,6 +1,6 @@
 """Many jobs of one type in one transaction: BEGIN, the handler's set-based form, ledger rows, COMMIT.
 
-An optimisation that may always give up: the single form (`Transaction.run`) is the truth. When anything fails, the
+An optimisation that may always give up: the single form (`Transaction.run`) is authoritative. When anything fails, the
 shared transaction is rolled back and the batch is split in halves, down to single jobs in sessions of their own.
 
 Here the ledger rows come last, with their replies. That is one statement less, and a row that exists already rolls

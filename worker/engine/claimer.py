@@ -23,7 +23,7 @@ class Claimer:
         leases: hold each claimed job.
         runtime: whose database is probed.
         signals: the state of both servers, and the events that wake and stop the claimer.
-        max_tries: a job on its last try runs alone.
+        max_tries: the limit on attempts; a job on its last attempt runs alone.
         poll_seconds: how often an idle worker looks for jobs of clients that do not publish a wake-up.
     """
 
@@ -71,11 +71,11 @@ class Claimer:
             return 0.0
         self._signals.redis.recovered()
         jobs: list[ClaimedJob] = []
-        last_tries: list[ClaimedJob] = []
+        last_attempts: list[ClaimedJob] = []
         for job in claims.jobs:
             self._leases.hold(job)
-            (last_tries if 1 < self._max_tries <= job.attempt else jobs).append(job)
-        self._dispatcher.add(jobs, last_tries)
+            (last_attempts if 1 < self._max_tries <= job.attempt else jobs).append(job)
+        self._dispatcher.add(jobs, last_attempts)
         if len(claims.jobs) == count:
             return 0.0
         if claims.next_due_ms is None:
@@ -99,7 +99,7 @@ class Claimer:
             return
         try:
             await self._runtime.ping_database()
-        except Exception as error:  # noqa: BLE001  # whatever it is, the database is not back
+        except Exception as error:  # noqa: BLE001  # after any failure, the database is not back
             database.failed(connections.describe_error(error))
         else:
             database.recovered()

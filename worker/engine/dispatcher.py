@@ -1,4 +1,4 @@
-"""Give claimed jobs to sessions: a fixed number at once, and a job on its last try alone.
+"""Give claimed jobs to sessions: a fixed number at once, and a job on its last attempt alone.
 
 With batches, jobs of one type that wait together share a session. A batch never waits to fill.
 """
@@ -41,16 +41,16 @@ class Dispatcher:
         self._open: dict[str, deque[ClaimedJob]] = {}
         """Those of them that have room for more, by batch key."""
         self._running: dict[asyncio.Task[None], Sequence[ClaimedJob]] = {}
-        self._last_tries: deque[ClaimedJob] = deque()
-        """Jobs on their last try. Each runs alone: if it takes the worker down, it takes no other job along."""
+        self._last_attempts: deque[ClaimedJob] = deque()
+        """Jobs on their last attempt. Each runs alone: if it takes the worker down, it takes no other job along."""
         self._running_alone = False
         self._held = 0
-        """How many jobs wait or run, those on their last try not counted before they run."""
+        """How many jobs wait or run, those on their last attempt not counted before they run."""
         self._ahead_seconds = AHEAD_SECONDS if batch_size == 1 else BATCHES_AHEAD_SECONDS
         self._throughput = Throughput()
 
     def __len__(self) -> int:
-        return self._held + len(self._last_tries)
+        return self._held + len(self._last_attempts)
 
     @property
     def running(self) -> list[ClaimedJob]:
@@ -64,14 +64,14 @@ class Dispatcher:
 
     def capacity(self) -> int:
         """How many more jobs to claim now; 0 while there is enough to do."""
-        if self._last_tries or self._running_alone:
+        if self._last_attempts or self._running_alone:
             return 0
         target = max(2 * self._concurrency, round(self._throughput.per_second * self._ahead_seconds))
         capacity = min(target - self._held, MAX_CLAIM)
         # A call for each job would be expensive.
         return capacity if capacity >= min(max(self._concurrency, target // 4), MAX_CLAIM) else 0
 
-    def add(self, jobs: Iterable[ClaimedJob], last_tries: Iterable[ClaimedJob]) -> None:
+    def add(self, jobs: Iterable[ClaimedJob], last_attempts: Iterable[ClaimedJob]) -> None:
         """Run jobs in their order, as sessions become free."""
         for job in jobs:
             self._held += 1
@@ -85,25 +85,25 @@ class Dispatcher:
             else:
                 self._open[key] = deque([job])
                 self._waiting.append(self._open[key])
-        self._last_tries.extend(last_tries)
+        self._last_attempts.extend(last_attempts)
         self._fill()
 
     def release_waiting(self) -> None:
         """Release every job that has not begun."""
         waiting = [job for batch in self._waiting for job in batch]
         self._held -= len(waiting)
-        for job in [*waiting, *self._last_tries]:
+        for job in [*waiting, *self._last_attempts]:
             self._executor.release(job)
-        for jobs in (self._waiting, self._open, self._last_tries):
+        for jobs in (self._waiting, self._open, self._last_attempts):
             jobs.clear()
 
     def _fill(self) -> None:
         while self._waiting and len(self._running) < self._concurrency and not self._running_alone:
             self._start(self._waiting.popleft())
-        if self._last_tries and not self._running:
+        if self._last_attempts and not self._running:
             self._running_alone = True
             self._held += 1
-            self._start([self._last_tries.popleft()])
+            self._start([self._last_attempts.popleft()])
 
     def _start(self, jobs: Sequence[ClaimedJob]) -> None:
         if self._open and self._open.get(key := jobs[0].name) is jobs:

@@ -57,7 +57,7 @@ class Executor:
             elif jobs:
                 await self._run_batch(jobs)
         except Exception as error:  # noqa: BLE001  # a fault of our own: the leases end, and the jobs come back
-            log.error("lane_fault", error=causes(error))  # noqa: TRY400  # its text may hold values
+            log.error("executor_fault", error=causes(error))  # noqa: TRY400  # its text may hold values
             for job in jobs:
                 self._settler.abandon(job)
 
@@ -83,7 +83,7 @@ class Executor:
             _clear_cancellation()
             # Either one of the jobs was cancelled or lost its lease, or the worker stops.
             stopping = not any(job.progress.lease_lost or job.progress.cancel_requested for job in left)
-        except Exception as error:  # noqa: BLE001  # a fault of our own: the single form is the truth
+        except Exception as error:  # noqa: BLE001  # a fault of our own: the single form is authoritative
             log.error("batch_fault", error=causes(error))  # noqa: TRY400  # its text may hold values
         await self._run_remaining(left, started_ms=started_ms, stopping=stopping)
 
@@ -99,7 +99,7 @@ class Executor:
             job.progress.started_ms = job.progress.started_ms or started_ms
 
     async def _run_alone(self, job: ClaimedJob) -> AttemptResult | None:
-        """Run one job. Returns what the attempt came to; None when another worker has the job."""
+        """Run one job. Returns the attempt's result; None when another worker has the job."""
         set_current_job(job.job_id, safe_job_name(job.name, self._job_log.known_names), job.attempt)
         job.progress.started_ms = time.time() * 1000
         try:
@@ -135,7 +135,7 @@ class Executor:
         return await self._runtime.runner.record(job, outcome) if ids.is_job_id(job.job_id) else Attempt(job, outcome)
 
     def _conclude(self, attempt: Attempt, *, batch_size: int, counts_batch: bool) -> None:
-        """Log and count what an attempt came to, and hand it to the settler."""
+        """Log and count an attempt's result, and hand it to the settler."""
         ended_ms = time.time() * 1000
         job, result = attempt.job, attempt.result
         wait_ms = max(0.0, job.progress.started_ms - job.due_ms)

@@ -1,7 +1,7 @@
-"""The road of a job through a worker, built whole: claimer → dispatcher → executor → settler.
+"""The stages of a job in a worker: claimer → dispatcher → executor → settler.
 
-Each stage is given the next one. Two things come back, and both are shared: `Signals.wake`, when there is capacity or
-a job became due, and `Leases`, from which the settler drops what Redis has settled.
+Each stage is constructed with the next. Two shared objects carry feedback: `Signals.wake`, set when there is capacity
+or a job became due, and `Leases`, from which the settler drops what Redis has settled.
 """
 
 import asyncio
@@ -166,7 +166,7 @@ class Pipeline:
 
 def _batch_size(options: Options) -> int:
     if options.batch_size > 1 and options.max_tries == 1:
-        # A job with a single try runs alone on it: it must take no others down with it.
+        # A job with a single attempt runs alone: it must take no others down with it.
         log.warning("batches_off", reason="WORKER_MAX_TRIES is 1; batches need 2 or more")
         return 1
     return options.batch_size

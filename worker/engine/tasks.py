@@ -25,8 +25,8 @@ async def run_forever(actor: Actor) -> None:
     while True:
         try:
             await actor()
-        except Exception as error:  # noqa: BLE001  # whatever it is, running jobs must still be renewed and settled
-            log.error("actor_fault", error=causes(error))  # noqa: TRY400  # its text may hold values
+        except Exception as error:  # noqa: BLE001  # after any failure, running jobs must still be renewed and settled
+            log.error("task_fault", error=causes(error))  # noqa: TRY400  # its text may hold values
             await asyncio.sleep(RESTART_SECONDS)
         else:
             return

@@ -144,7 +144,7 @@ class Transaction:
         try:
             async with asyncio.timeout(PING_SECONDS):
                 await ping(self._sessions.kw["bind"])
-        except Exception:  # noqa: BLE001  # whatever it is, it is no answer
+        except Exception:  # noqa: BLE001  # any failure means that there is no answer
             return False
         return True
 
@@ -160,7 +160,7 @@ class Transaction:
                 return await self._stored(session, job, digest)
             job.progress.committing = True
             await session.commit()
-        except Exception as error:  # noqa: BLE001  # whatever it is, the job keeps its turn and comes back
+        except Exception as error:  # noqa: BLE001  # after any failure, the job keeps its turn and comes back
             result = classify(error)
             if isinstance(result, Release):
                 return result

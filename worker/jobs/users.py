@@ -25,7 +25,7 @@ async def create_users(session: AsyncSession, messages: Sequence[CreateUser]) ->
     refused = [message for message, row in zip(messages, rows, strict=True) if row is None]
     names = await UniqueNames.load(session, refused)
     answers: list[User | Rejection | None] = []
-    # From the last to the first: a refused message does not conflict with names that a later message was given.
+    # Backwards, so that a refused message is not blamed for a name that a later message in the batch took.
     for message, row in zip(reversed(messages), reversed(rows), strict=True):
         answers.append(names.conflict(message) if row is None else User.model_validate(row))
         if row is not None:

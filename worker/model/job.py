@@ -138,5 +138,6 @@ def _is_first_delivery(job_id: str, remembered_since_ms: float) -> bool:
     made_ms = ids.made_ms(job_id)
     if made_ms is None or made_ms <= remembered_since_ms:
         return False
-    # A job with an ordering key is about rows that exist: a second delivery must wait for its ledger row, not for them.
+    # A job with an ordering key changes existing rows. A second delivery must wait on the ledger row, not on the locks
+    # of those rows, so the ledger row comes first.
     return ids.ordering_key_of(job_id) is None

@@ -1,4 +1,4 @@
-"""What an attempt comes to: the job's outcome, or why it has none yet."""
+"""The result of an attempt: the job's outcome, or why it has none yet."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -58,7 +58,7 @@ Outcome = Done | Rejected | Dead
 """How a job ends. It is written to the ledger once and never changes."""
 
 AttemptResult = Outcome | Retry | Release
-"""What one attempt comes to."""
+"""The result of one attempt."""
 
 
 def label(result: AttemptResult) -> str:

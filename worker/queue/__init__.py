@@ -16,7 +16,7 @@ A job of the queue is in one of four states. Its score in the sorted set and its
     parked    out of reach (keys.PARKED_MS)  none; its own score is under the ordering key
 
 A *suspect* is a due job whose last claim ended without a settlement: its worker may have died of it, so the attempt
-counts. When the suspect has no tries left, it is dead by the code `crashed`; on its last try it runs alone.
+counts. When the suspect has no attempts left, it is dead with the code `crashed`; on its last attempt it runs alone.
 
 Each change is one script, and each settlement compares the token first. So a worker that lost its lease settles
 nothing, and every script may be repeated.

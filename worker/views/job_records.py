@@ -52,7 +52,7 @@ async def read_job_records(
     facts = {field.name: getattr(snapshot, field.name) for field in fields(snapshot)}
     text = job_id.decode("ascii", "replace")
     if not ids.is_job_id(text):
-        return JobRecords(**facts)  # the ledger has no other ids
+        return JobRecords(**facts)  # the ledger holds only valid job ids
     try:
         async with sessions() as session:
             found = await ledger.find_with_time(session, text, MAX_RESULT_BYTES)

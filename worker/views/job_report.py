@@ -67,14 +67,14 @@ def build_report(records: JobRecords) -> JobReport:
 def _headline(records: JobRecords) -> str:
     if (text := _HEADLINES.get(records.status)) is not None:
         return text
-    away = format_duration(abs((records.score or 0) - records.now_ms) / 1000)
+    duration = format_duration(abs((records.score or 0) - records.now_ms) / 1000)
     match records.status:
         case JobStatus.DUE:
-            return f"Due for {away}. The next free worker claims it."
+            return f"Due for {duration}. The next free worker claims it."
         case JobStatus.DEFERRED if records.attempts:
-            return f"The last attempt failed. The next one is due in {away}."
+            return f"The last attempt failed. The next one is due in {duration}."
         case JobStatus.DEFERRED:
-            return f"Due in {away}."
+            return f"Due in {duration}."
         case JobStatus.PARKED:
             return _parked_headline(records)
         case JobStatus.REJECTED:

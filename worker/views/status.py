@@ -42,6 +42,6 @@ async def _database(engine: AsyncEngine) -> ServerStatus:
     try:
         async with asyncio.timeout(TIMEOUT_SECONDS):
             version = await connections.ping(engine)
-    except Exception as error:  # noqa: BLE001  # whatever it is, it is the answer
+    except Exception as error:  # noqa: BLE001  # any failure is reported as the server's status
         return ServerStatus(error=connections.describe_error(error))
     return ServerStatus(version=f"PostgreSQL {version}")

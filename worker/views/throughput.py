@@ -127,7 +127,7 @@ class SnapshotPoller:
         found = await read_status(self._redis, self._queue, self._engine)
         counters = None
         if found.jobs is not None:
-            with suppress(RedisError, OSError):  # Redis went away since: the next snapshot has the reason
+            with suppress(RedisError, OSError):  # Redis failed meanwhile: the next snapshot has the reason
                 counters = await read_counters(self._redis, self._queue)
         now = time.monotonic()
         seconds, self._at_seconds = now - self._at_seconds, now

@@ -1,4 +1,4 @@
-"""The Lua scripts of the queue, one operation a file.
+"""The Lua scripts of the queue, one operation per file.
 
 They compose the names of a job's keys from the id that they find in the queue, so all keys are on one Redis node.
 """

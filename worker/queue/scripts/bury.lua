@@ -7,7 +7,7 @@
 -- The payload is renamed, not copied: of whatever type and size it is, it is kept whole. The record goes into the hash
 -- of dead letters, the time of death into their sorted set.
 --
--- Returns one number a claim: 1 settled; 0 not held any more, nothing was changed.
+-- Returns one number per claim: 1 settled; 0 not held any more, nothing was changed.
 -- Safe to repeat: the second time the token is gone and nothing is changed.
 
 local dead, letters = dead_key(queue), dead_letters_key(queue)

@@ -5,10 +5,11 @@
 -- ARGV[2]  lease_ms    how long the claim lasts unless renewed
 -- ARGV[3]  token       random, of this call alone
 -- ARGV[4]  max_bytes   a larger payload is not fetched
--- ARGV[5]  claimer     the caller, which makes one call at a time: each after the last was answered or its answer lost
--- ARGV[6]  unanswered  the tokens of its calls since the last answered one; any separator
+-- ARGV[5]  claimer     the caller; it never has two calls in flight
+-- ARGV[6]  unanswered  tokens of this claimer's calls whose answers were lost, separated by anything
 --
--- Returns the milliseconds until a job in the queue is due again (-1: none is), then five values a job:
+-- Returns the milliseconds until the next job is due, the end of a lease included (-1: none is), then five values per
+-- job:
 --   id, the payload (or false), attempts begun (this one included), the score that it had,
 --   state: 0 payload, 1 no payload, 2 too large, 3 a key of another type, 4 payload, and the job is to be cancelled,
 --   5 payload, and Redis knows nothing else of the job: no earlier claim, no result

@@ -4,7 +4,7 @@
 -- ARGV[1]  result_ms  how long a result is kept
 -- ARGV[2…] of each claim: id, token, result, channel (where its producer is notified; '' for none), counts
 --
--- Returns one number a claim: 1 settled; 0 not held any more, nothing was changed.
+-- Returns one number per claim: 1 settled; 0 not held any more, nothing was changed.
 -- Safe to repeat: the second time the token is gone and nothing is changed.
 
 local answers, completed = {}, {}

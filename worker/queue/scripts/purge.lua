@@ -4,7 +4,7 @@
 -- ARGV[1]  until_ms  only letters of jobs that died at this time of Redis's clock or before; '' for any
 -- ARGV[2…] ids
 --
--- Returns one number an id: 1 deleted; 0 no such dead letter, or one of a later death, which was left unchanged.
+-- Returns one number per id: 1 deleted; 0 no such dead letter, or one of a later death, which was left unchanged.
 -- Safe to repeat: the second time there is no such letter.
 
 local dead, letters = dead_key(queue), dead_letters_key(queue)

@@ -4,7 +4,7 @@
 -- ARGV[1]  wake  channel to publish on, so that another worker claims them at once; '' for none
 -- ARGV[2…] of each claim: id, token, score (at which it was claimed), counts ('' when it was not attempted)
 --
--- Returns one number a claim: 1 released; 0 not held any more, nothing was changed.
+-- Returns one number per claim: 1 released; 0 not held any more, nothing was changed.
 -- Safe to repeat: the second time the token is gone and nothing is changed.
 
 local answers, released = {}, false

@@ -4,7 +4,7 @@
 -- ARGV[1]  lease_ms
 -- ARGV[2…] of each claim: id, token
 --
--- Returns one number a claim: 1 renewed; 0 lost: the lease has ended, and the job was claimed again or has ended;
+-- Returns one number per claim: 1 renewed; 0 lost: the lease expired; another worker may have claimed the job since;
 -- 2 renewed, and the job is to be cancelled.
 -- Safe to repeat: the lease ends later, nothing else changes.
 

@@ -4,7 +4,7 @@
 -- ARGV[1]  wake  channel to publish on
 -- ARGV[2…] ids
 --
--- Returns one number an id: 1 replayed; 0 no such dead letter; -1 it has no payload to replay; -2 a job of this id is
+-- Returns one number per id: 1 replayed; 0 no such dead letter; -1 it has no payload to replay; -2 a job of this id is
 -- in the queue: it was accepted again, and its payload is the valid one. Unless it is 1, nothing was changed.
 -- Safe to repeat, also concurrently: the first call takes the letter, the second finds none.
 

@@ -3,7 +3,7 @@
 -- KEYS[1]  queue
 -- ARGV     of each claim: id, token, delay_ms, counts
 --
--- Returns one number a claim: 1 settled; 0 not held any more, nothing was changed.
+-- Returns one number per claim: 1 settled; 0 not held any more, nothing was changed.
 -- Safe to repeat: the second time the token is gone and nothing is changed.
 
 local now = now_ms()
