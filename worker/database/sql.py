@@ -28,7 +28,7 @@ async def execute(session: AsyncSession, statement: str, *values: Any) -> int:
     return count
 
 
-def is_among(column: InstrumentedAttribute[V], chosen: Select[tuple[V]]) -> ColumnElement[bool]:
+def is_among(column: InstrumentedAttribute[V], chosen: Select[V]) -> ColumnElement[bool]:
     """Whether a column is among the selected values, for the condition of a statement."""
     # `= ANY(array)`, not `IN`: PostgreSQL may plan `IN` as a join that scans the table and reruns the subquery.
     return column == any_(func.array(chosen.scalar_subquery()))
