@@ -17,7 +17,7 @@ from producers.errors import (
     ResultTimeout,
     job_error,
 )
-from producers.job_status import JobStatus, status_in_queue, status_of_stored_result
+from producers.job_status import JobStatus, derive_status, status_of_stored_result
 from producers.messages import Reply
 from producers.wire import Result, WireError, decode_result
 
@@ -64,17 +64,19 @@ class JobHandle(Generic[ReplyT]):
                 pipeline.exists(keys.in_progress(self.job_id))
                 pipeline.zscore(self._queue, self.job_id)
                 pipeline.time()
-                result, leased, score, (seconds, microseconds) = await pipeline.execute()
+                pipeline.zscore(keys.dead(self._queue), self.job_id)
+                result, leased, score, (seconds, microseconds), died = await pipeline.execute()
         except (RedisError, OSError) as error:
             raise RedisUnavailable(
                 f"job {self.job_id}: Redis did not answer when asked for the job's status: {error}"
             ) from error
-        if result is not None:
-            return status_of_stored_result(result)
-        if score is None:
-            return JobStatus.UNKNOWN
-        now_ms = seconds * 1000 + microseconds / 1000
-        return status_in_queue(score, now_ms, leased=bool(leased))
+        return derive_status(
+            ended=None if result is None else status_of_stored_result(result),
+            score_ms=score,
+            now_ms=seconds * 1000 + microseconds / 1000,
+            leased=bool(leased),
+            dead=died is not None,
+        )
 
     async def result(self, timeout: float | None = None) -> ReplyT:
         """Wait until the job ends and return its reply.

@@ -31,17 +31,29 @@ class JobStatus(StrEnum):
         return self in {JobStatus.DONE, JobStatus.REJECTED, JobStatus.CANCELLED}
 
 
-def status_in_queue(score_ms: float, now_ms: float, *, leased: bool) -> JobStatus:
-    """The state of a job in the queue.
+def derive_status(
+    *, ended: JobStatus | None, score_ms: float | None, now_ms: float, leased: bool, dead: bool
+) -> JobStatus:
+    """The state of a job, by one rule for handles, commands and pages.
+
+    The result decides first, because an outcome never changes; then the queue, then the dead letters.
 
     Args:
-        score_ms: its score in the queue.
+        ended: the state by the job's result; None when there is no result.
+        score_ms: its score in the queue; None when it is not there.
         now_ms: Redis's clock.
         leased: whether it has a lease.
+        dead: whether it is a dead letter.
 
-    >>> status_in_queue(1000.0, 2000.0, leased=False).value, status_in_queue(3000.0, 2000.0, leased=False).value
-    ('due', 'deferred')
+    >>> derive_status(ended=None, score_ms=1000.0, now_ms=2000.0, leased=False, dead=False).value
+    'due'
+    >>> derive_status(ended=None, score_ms=None, now_ms=2000.0, leased=False, dead=True).value
+    'dead'
     """
+    if ended is not None:
+        return ended
+    if score_ms is None:
+        return JobStatus.DEAD if dead else JobStatus.UNKNOWN
     if leased:
         return JobStatus.CLAIMED
     if score_ms >= keys.PARKED_MS:

@@ -189,7 +189,7 @@ async def test_worker_finishes_its_running_job_before_it_ends(place: Place) -> N
         # Then the running job is done, the other one waits for the next worker, and the exit code is 0
         assert worker.process.wait(PATIENCE_SECONDS) == 0
         assert job.status().value == "done"
-        assert late.status().value == "queued"
+        assert late.status().value == "due"
 
 
 def test_burst_ends_when_the_queue_is_empty(place: Place) -> None:

@@ -288,7 +288,7 @@ async def test_a_replayed_job_has_its_effect_once_under_its_own_id(stage: Stage,
 
     # Then it is done, as if for the first time
     assert (code, json.loads(out)) == (
-        0, {"replayed": 1, "not_found": 0, "no_payload": 0, "queued": 0, "skipped": {}},
+        0, {"replayed": 1, "not_found": 0, "no_payload": 0, "already_queued": 0, "skipped": {}},
     )  # fmt: skip
     assert await job.status() is JobStatus.DUE
     await burst(stage.settings)
@@ -395,7 +395,7 @@ async def test_a_letter_that_cannot_be_replayed_stays_with_a_reason(stage: Stage
     code, out, _ = await command("replay", "missing", "a", "nothing")
 
     assert code == 1
-    assert json.loads(out)["skipped"] == {"missing": "no_payload", "a": "queued", "nothing": "not_found"}
+    assert json.loads(out)["skipped"] == {"missing": "no_payload", "a": "already_queued", "nothing": "not_found"}
     assert await stage.ledger() == before
     assert {b"missing", b"a"} <= set(await stage.ids())
     assert await stage.redis.get(keys.job("a")) != b"x"
@@ -409,7 +409,11 @@ async def test_replay_ends_with_one_line_when_postgresql_is_unreachable(
 
     done = await command("replay", "a")
 
-    assert done == (1, "", "the database cannot be used: the database cannot be reached (ConnectionRefusedError)\n")
+    assert done == (
+        1,
+        "",
+        "the database cannot be reached (ConnectionRefusedError); check the server and DATABASE_URL\n",
+    )
     assert await stage.ids() == [b"a"]
 
 

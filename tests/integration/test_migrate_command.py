@@ -142,9 +142,9 @@ async def test_a_database_that_cannot_be_used_is_one_line(
     run: Migrate, empty_database_url: str, words: tuple[str, ...]
 ) -> None:
     messages = {
-        UNREACHABLE: "the database cannot be used: the database cannot be reached",
-        role(empty_database_url, "postgres"): "the database cannot be used: the database refused the log-in",
-        f"{empty_database_url}x": "the database cannot be used: the database does not exist",
+        UNREACHABLE: "the database cannot be reached",
+        role(empty_database_url, "postgres"): "the database refused the log-in",
+        f"{empty_database_url}x": "the database does not exist",
     }
     for url, message in messages.items():
         done = await run(*words, database=url)

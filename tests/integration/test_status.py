@@ -181,7 +181,10 @@ async def test_an_unreachable_server_is_reported_beside_the_other(command: Comma
 
     assert code == 1
     assert err.count("\n") == 1
-    assert err.startswith("Redis cannot be used: " if down == "redis" else "the database cannot be used: ")
+    assert err.startswith("Redis cannot be used: " if down == "redis" else "the database cannot be reached")
+    assert err.endswith(
+        "check the server and REDIS_URL\n" if down == "redis" else "check the server and DATABASE_URL\n"
+    )
     assert answer[down]["reachable"] is False
     assert answer[down]["error"]
     assert answer["database" if down == "redis" else "redis"]["reachable"] is True

@@ -56,6 +56,21 @@ def stop(text: str, *, code: int = 2) -> NoReturn:
     raise typer.Exit(code)
 
 
+def redis_outage(reason: str) -> str:
+    """The line for a Redis that cannot be used."""
+    return f"Redis cannot be used: {reason}; check the server and REDIS_URL"
+
+
+def database_outage(reason: str) -> str:
+    """The line for a PostgreSQL that cannot be used. Most reasons are whole sentences already.
+
+    >>> database_outage("the database is starting up (SQLSTATE 57P03)")
+    'the database is starting up (SQLSTATE 57P03); check the server and DATABASE_URL'
+    """
+    sentence = reason if reason.startswith("the ") else f"the database cannot be used: {reason}"
+    return f"{sentence}; check the server and DATABASE_URL"
+
+
 def with_servers(settings: Settings, act: Callable[[Servers], Coroutine[Any, Any, T]]) -> T:
     """Run a command on both servers. Exits with one line when a server cannot be used."""
 
@@ -66,9 +81,9 @@ def with_servers(settings: Settings, act: Callable[[Servers], Coroutine[Any, Any
     try:
         return asyncio.run(run())
     except RedisError as error:
-        stop(f"Redis cannot be used: {describe_error(error)}", code=1)
+        stop(redis_outage(describe_error(error)), code=1)
     except DATABASE_ERRORS as error:
-        stop(f"the database cannot be used: {describe_database_error(error)}", code=1)
+        stop(database_outage(describe_database_error(error)), code=1)
 
 
 @asynccontextmanager

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.text import Text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from worker.commands.common import AsJson, for_people, print_json, settings_from, stop
+from worker.commands.common import AsJson, database_outage, for_people, print_json, settings_from, stop
 from worker.database.connections import DATABASE_ERRORS, describe_error
 from worker.database.session import Timeouts, create_engine
 from worker.database.version import HEAD, SchemaError, explain, schema_status, version_of
@@ -107,7 +107,7 @@ def _describe(error: Exception) -> str:
         return "the role of DATABASE_URL lacks a privilege, so nothing was changed: use the role that owns the tables"
     if is_lock_timeout(error):
         return "another transaction holds a lock that is needed, so nothing was changed: try again when it has ended"
-    return f"the database cannot be used: {describe_error(error)}"
+    return database_outage(describe_error(error))
 
 
 def _console() -> Console:

@@ -12,9 +12,11 @@ from worker.commands.common import (
     AsJson,
     Servers,
     console,
+    database_outage,
     errors,
     for_people,
     print_json,
+    redis_outage,
     settings_from,
     table,
     with_servers,
@@ -41,9 +43,9 @@ def status(as_json: AsJson = False) -> None:
         _show(found, settings.queue)
     else:
         print_json(status_json(found, settings.queue))
-    for name, server in (("Redis", found.redis), ("the database", found.database)):
+    for server, line in ((found.redis, redis_outage), (found.database, database_outage)):
         if server.error is not None:
-            errors.print(f"{name} cannot be used: {server.error}", style="red", soft_wrap=True, markup=False)
+            errors.print(line(server.error), style="red", soft_wrap=True, markup=False)
     raise typer.Exit(0 if found.reachable else 1)
 
 

@@ -30,7 +30,7 @@ from worker.model.registry import AnyJobType, BatchHandler, Rejection
 
 # The claims of a dead worker come back with one attempt counted, and most of them never began: they are batched like
 # the rest. A job that fails again and again, or takes its workers down, then has a session of its own.
-MAX_ATTEMPTS = 2
+MAX_BATCHED_ATTEMPTS = 2
 
 
 @dataclass(slots=True)
@@ -89,7 +89,7 @@ class Batches:
         return (
             job_type is not None
             and job_type.set_based is not None
-            and job.attempt <= MAX_ATTEMPTS
+            and job.attempt <= MAX_BATCHED_ATTEMPTS
             and ids.is_job_id(job.job_id)
         )
 

@@ -22,7 +22,7 @@ class Replayed(Enum):
     """There is no such letter (any more)."""
     NO_PAYLOAD = -1
     """The payload was gone when the job died: there is nothing to replay."""
-    QUEUED = -2
+    ALREADY_QUEUED = -2
     """A job of this id is in the queue: it was accepted again."""
 
 

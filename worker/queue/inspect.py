@@ -11,7 +11,7 @@ from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
 from producers import keys, wire
-from producers.job_status import JobStatus, status_in_queue, status_of_result
+from producers.job_status import JobStatus, derive_status, status_of_result
 from worker.queue.dead_letters import DeadLetter, DeadLetters, Payload, payload_of
 
 MAX_RESULT_BYTES = 64 * 1024
@@ -74,14 +74,21 @@ class JobSnapshot:
 
     @property
     def status(self) -> JobStatus:
-        """Where the job is, as far as Redis knows. The ledger remembers outcomes for longer."""
-        if self.score is not None:
-            return status_in_queue(self.score, self.now_ms, leased=self.lease_ms is not None)
-        if self.letter is not None:
-            return JobStatus.DEAD
-        if self.result is not None:
-            return status_of_result(self.result)
-        return JobStatus.UNKNOWN if self.stored is None else JobStatus.DEAD
+        """Where the job is: see `derive_status`."""
+        return derive_status(
+            ended=self._ended,
+            score_ms=self.score,
+            now_ms=self.now_ms,
+            leased=self.lease_ms is not None,
+            dead=self.letter is not None,
+        )
+
+    @property
+    def _ended(self) -> JobStatus | None:
+        """How the job ended, by its result. A result that cannot be read counts as dead, as for a handle."""
+        if self.stored is None:
+            return None
+        return JobStatus.DEAD if self.stored.result is None else status_of_result(self.stored.result)
 
 
 async def read_job_snapshot(redis: Redis, queue: str, job_id: bytes, max_bytes: int) -> JobSnapshot:

@@ -7,6 +7,7 @@ from redis.asyncio import Redis
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from producers import ids
+from producers.errors import CANCELLED
 from producers.job_status import JobStatus
 from worker.database import ledger
 from worker.database.connections import DATABASE_ERRORS, describe_error
@@ -28,12 +29,12 @@ class JobRecords(JobSnapshot):
         return any((self.score is not None, self.payload, self.stored, self.letter, self.recorded))
 
     @property
-    def status(self) -> JobStatus:
-        """Where the job is. The ledger remembers outcomes for longer than Redis keeps results."""
-        in_redis = super().status
-        if self.recorded is None or self.score is not None or self.letter or in_redis is JobStatus.CANCELLED:
-            return in_redis
-        return JobStatus(self.recorded.outcome)
+    def _ended(self) -> JobStatus | None:
+        """How the job ended. The ledger remembers outcomes for longer than Redis keeps results."""
+        if self.result is None and self.recorded is not None:
+            cancelled = self.recorded.code == CANCELLED
+            return JobStatus.CANCELLED if cancelled else JobStatus(self.recorded.outcome)
+        return super()._ended
 
 
 async def read_job_records(

@@ -96,7 +96,7 @@ async def bury(page: Page, letters: dict[bytes, float], death: Mapping[str, Any]
 
 
 async def test_hostile_content_is_harmless_on_every_page(page: Page) -> None:
-    death = {"job": EVIL, "code": EVIL, "detail": EVIL, "tries": 3, "worker": EVIL, "enqueued_ms": 10**17}
+    death = {"job": EVIL, "code": EVIL, "detail": EVIL, "attempts": 3, "worker": EVIL, "enqueued_ms": 10**17}
     payload = json.dumps({"f": "create_user", "k": {EVIL: EVIL, "email": EVIL}, "a": [], "t": None, "et": 5}).encode()
     await bury(page, dict.fromkeys(HOSTILE, 5.0), death, payload)
     await page.redis.hset(

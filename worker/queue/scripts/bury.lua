@@ -2,7 +2,7 @@
 --
 -- KEYS[1]  queue
 -- ARGV[1]  result_ms  how long a result is kept
--- ARGV[2…] of each claim: id, token, result, channel ('' for none), letter (the record of the death, as JSON), counts
+-- ARGV[2…] of each claim: id, token, result, channel ('' for none), record (of the death, as JSON), counts
 --
 -- The payload is renamed, not copied: of whatever type and size it is, it is kept whole. The record goes into the hash
 -- of dead letters, the time of death into their sorted set.
@@ -24,14 +24,14 @@ move_foreign_key(letters, 'hash')
 
 local answers, buried = {}, {}
 for n, is_held in ipairs(held(2, 6)) do
-  local id, _, result, channel, letter, counts = unpack(ARGV, 6 * n - 4, 6 * n + 1)
+  local id, _, result, channel, record, counts = unpack(ARGV, 6 * n - 4, 6 * n + 1)
   if is_held then
     if redis.call('EXISTS', job_key(id)) == 1 then
       redis.call('RENAME', job_key(id), dead_payload_key(id))
       redis.call('PERSIST', dead_payload_key(id))
     end
     redis.call('ZADD', dead, as_score(now), id)
-    redis.call('HSET', letters, id, letter)
+    redis.call('HSET', letters, id, record)
     redis.call('SET', result_key(id), result, 'PX', ARGV[1])
     buried[#buried + 1] = id
     notify(channel, id)
