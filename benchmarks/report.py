@@ -30,13 +30,13 @@ def terminal(results: Results) -> str:
 
 
 def _scenario_table(scenario: Scenario, results: Results) -> str:
-    """One row per system: for each metric its value and, where metrics are compared, its ratio to the best value."""
+    """One row per system: for each metric its value and, where metrics are compared, its ratio to the fastest."""
     header = [""]
     columns: list[tuple[Metric, str | None]] = []
     for metric in scenario.metrics:
         best = results.best(metric) if metric.compared else None
         columns.append((metric, best))
-        header += [metric.heading, f"× {best}"] if best else [metric.heading]
+        header += [metric.heading, "× fastest"] if best else [metric.heading]
     rows = []
     for system in dict.fromkeys(system for metric in scenario.metrics for system in results.systems(metric)):
         row = [system]

@@ -96,7 +96,7 @@ MESSAGES: dict[str, type[Message[Any]]] = {}
 
 
 class CreateUser(Message[User]):
-    """Create a user. Rejected as `conflict` when the e-mail address or the username is taken."""
+    """Create a user. Rejected as `conflict` if the username or address is taken."""
 
     job: ClassVar[str] = "create_user"
 

@@ -43,7 +43,7 @@ class Common:
         str | None,
         _job_option("KEY", "Jobs with one key run one at a time, in order. Default: that of the message."),
     ] = None
-    defer_by: Annotated[float | None, _job_option("SECONDS", "Run it no earlier than this long from now.")] = None
+    defer_by: Annotated[float | None, _job_option("SECONDS", "Delay the job by at least this long.")] = None
     wait: Annotated[float | None, _job_option("SECONDS", "Wait up to this long for the outcome and print it.")] = None
 
 

@@ -226,7 +226,7 @@ async def test_a_worker_that_creates_no_tables_needs_privileges_on_their_rows_on
 @pytest.mark.parametrize(
     ("error", "reason"),
     [
-        # SQLAlchemy raises this when the server goes away while it sets up the connection.
+        # SQLAlchemy raises this if the connection drops during setup.
         (ResourceClosedError("This Connection is closed"), "the connection to the database was lost"),
         (asyncpg.LockNotAvailableError(""), "another transaction holds a lock that is needed"),
         (ConnectionRefusedError(), "the database cannot be reached (ConnectionRefusedError)"),

@@ -1,4 +1,4 @@
-"""`worker top` on a terminal, in a pipe, and while a server is away."""
+"""`worker top` on a terminal, in a pipe, and while a server is down."""
 
 import asyncio
 import json
@@ -60,7 +60,7 @@ async def test_a_terminal_gets_a_screen(settings: Settings) -> None:
         assert shown in screen
 
 
-async def test_the_screen_goes_on_while_redis_is_away(database_url: str) -> None:
+async def test_the_screen_is_refreshed_while_redis_is_down(database_url: str) -> None:
     settings = settings_of("redis://:hush@127.0.0.1:1/0", database_url)
 
     code, printed = await on_a_terminal(settings, "top", "--every", "0.2", "--count", "2")

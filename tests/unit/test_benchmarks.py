@@ -201,7 +201,7 @@ class TestReport:
         measured.add_note(RATE, "SAQ", "not installable: it needs | another Python")
 
         assert rows(report.terminal(measured)) == [
-            ["", "jobs/s", "× taskiq", "notes"],
+            ["", "jobs/s", "× fastest", "notes"],
             ["own", "7,500 (7,000 to 8,000)", "0.83", ""],
             ["taskiq", "9,000", "1.00", ""],
             ["SAQ", "–", "", "not installable: it needs / another Python"],
@@ -213,7 +213,7 @@ class TestReport:
         measured.add(P99, "taskiq", 0, Sample(10))
 
         assert rows(report.terminal(measured)) == [
-            ["", "p50, ms", "× taskiq", "p99, ms", "× own"],
+            ["", "p50, ms", "× fastest", "p99, ms", "× fastest"],
             ["own", "4.0", "2.00", "5.0", "1.00"],
             ["taskiq", "2.0", "1.00", "10.0", "2.00"],
         ]

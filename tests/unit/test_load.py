@@ -388,7 +388,7 @@ def test_known_jobs_and_conflicts_are_counted_separately() -> None:
 
 
 @pytest.mark.parametrize(
-    "error", [RedisUnavailable("away"), EnqueueUnconfirmed("p-501@user:501", "silent"), RedisRefused("no memory")]
+    "error", [RedisUnavailable("down"), EnqueueUnconfirmed("p-501@user:501", "silent"), RedisRefused("no memory")]
 )
 def test_an_error_of_redis_stops_the_load_at_the_first_line_that_may_be_missing(error: EnqueueError) -> None:
     sender = FakeSender([True] * JOBS_PER_CALL + [error] * JOBS_PER_CALL)

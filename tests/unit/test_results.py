@@ -203,10 +203,10 @@ async def test_an_error_of_redis_is_survived_and_named_by_the_timeout(
     await end(redis, "a", {"deleted": True})
     real = redis.pipeline
 
-    def away(**_: Any) -> Any:
+    def fail(**_: Any) -> Any:
         raise RedisConnectionError("connection refused")
 
-    monkeypatch.setattr(redis, "pipeline", away)
+    monkeypatch.setattr(redis, "pipeline", fail)
     with pytest.raises(ResultTimeout, match="connection refused"):
         await handle(redis, results).result(timeout=0.5)
     with pytest.raises(RedisUnavailable, match="connection refused"):

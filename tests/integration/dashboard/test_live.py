@@ -1,4 +1,4 @@
-"""The live figures: their cost to Redis, their values, and servers and viewers that go away."""
+"""The live figures: their cost to Redis, their values, servers that fail and viewers that leave."""
 
 import asyncio
 import json
@@ -144,10 +144,10 @@ async def test_the_overview_shows_workers_and_their_running_jobs(page: Page) -> 
         await viewer.until("No worker is running")
 
 
-async def test_the_stream_shows_that_redis_is_away_and_back(
+async def test_the_stream_shows_that_redis_is_down_and_back(
     server_folder: Any, database_url: str, logging_kept: None
 ) -> None:
-    server = ValkeyServer(server_folder / "away")
+    server = ValkeyServer(server_folder / "down")
     with server:
         url = server.url
         settings = settings_of(url, database_url)

@@ -286,7 +286,7 @@ def test_the_next_run_is_the_one_arq_computes() -> None:
     assert found_ms // 1000 == datetime(2026, 3, 1, 9, 47, tzinfo=UTC).timestamp()
 
 
-async def test_pages_that_need_the_database_report_that_it_is_away(redis_url: str, logging_kept: None) -> None:
+async def test_pages_that_need_the_database_report_that_it_is_down(redis_url: str, logging_kept: None) -> None:
     async with opened(settings_of(redis_url, "postgresql://none@127.0.0.1:1/none")) as page:
         await page.redis.zadd(QUEUE, {"a": 1.0})
 
@@ -298,7 +298,7 @@ async def test_pages_that_need_the_database_report_that_it_is_away(redis_url: st
     assert '<meta http-equiv="refresh" content="3">' in schedule
 
 
-async def test_every_page_reports_that_redis_is_away(database_url: str, logging_kept: None) -> None:
+async def test_every_page_reports_that_redis_is_down(database_url: str, logging_kept: None) -> None:
     async with opened(settings_of("redis://127.0.0.1:1/0", database_url)) as page:
         for path in ("/dead", "/job?id=a", "/key?key=a"):
             text = (await page.client.get(path)).text
