@@ -30,6 +30,8 @@ from worker.queue.queue import Queue
 log = structlog.get_logger("worker")
 
 SWEEP_SECONDS = 30.0
+RENEWALS_PER_LEASE = 3
+"""So that a lease survives one lost renewal."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +103,7 @@ class Pipeline:
             for actor in (
                 self._settler.run,
                 listener.run,
-                lambda: self.every(self._options.lease_seconds / 3, self._leases.renew),
+                lambda: self.every(self._options.lease_seconds / RENEWALS_PER_LEASE, self._leases.renew),
                 lambda: self.every(SWEEP_SECONDS, self._queue.sweep),
                 *actors,
             )

@@ -2,6 +2,11 @@
 
 A subclass of arq's `Worker`: its hooks, its cron jobs, its health key and the way to start it are arq's. How jobs are
 claimed, run and settled is the pipeline's.
+
+At SIGTERM, in this order: the claimer stops. The pipeline releases waiting jobs, lets running ones end within the grace
+period, cancels and releases the rest unless they commit, and sends the last settlements (`Pipeline._drain`). Its tasks
+and the services end. arq's `run` then calls `close`, which removes the heartbeat, runs the shutdown hook (it closes the
+runtime: traces, then the engine) and closes Redis. A second signal skips the grace period.
 """
 
 import asyncio

@@ -7,7 +7,9 @@ CAP_SECONDS = 60.0
 
 
 def backoff_seconds(failures: int, *, base: float = BASE_SECONDS, cap: float = CAP_SECONDS) -> float:
-    """The wait after this many failures in a row: exponential, capped, with full jitter.
+    """The wait after this many failures: exponential, capped, with full jitter.
+
+    A retried job passes the number of its attempt, a server that is down the number of its failures in a row.
 
     Full jitter spreads the retries of jobs that failed together evenly over the whole delay
     (M. Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015).

@@ -1,6 +1,7 @@
 """The queue in Redis: claims, leases, ordering keys, counters and dead letters. It knows no database.
 
-A job of the queue is in one of four states. Its score in the sorted set and its lease decide which:
+A job in the queue is in one of four states; `producers.JobStatus` adds those of jobs that have left it. The job's score
+in the sorted set and its lease decide which:
 
     enqueue ──▶ due ──── claim, ordering key free ────▶ claimed ── complete ──▶ result
                 ▲ ▲ │                                    │ │ │ └─── bury ──────▶ dead letter ── replay ──▶ due
@@ -17,6 +18,10 @@ A job of the queue is in one of four states. Its score in the sorted set and its
 
 A *suspect* is a due job whose last claim ended without a settlement: its worker may have died of it, so the attempt
 counts. When the suspect has no attempts left, it is dead with the code `crashed`; on its last attempt it runs alone.
+
+Jobs of one ordering key run in the order of their scores, which enqueue.lua makes strictly increasing. The key is part
+of the job id (`…@user:42`). claim.lua lets its first job hold the key and parks the others; the script that settles the
+holder unparks the next. A retried job keeps the key while it is deferred.
 
 Each change is one script, and each settlement compares the token first. So a worker that lost its lease settles
 nothing, and every script may be repeated.

@@ -22,7 +22,10 @@ PAGE_SIZE = 200
 
 
 class DeathRecord(BaseModel):
-    """What the worker recorded of a death. A field is None where it is missing, or another client wrote the record."""
+    """What the worker recorded of a death. A field is None where it is missing, or another client wrote the record.
+
+    A new field goes here and into `of`. To show it, add it to `commands/dead_format.py` and the page of a job.
+    """
 
     model_config = ConfigDict(extra="ignore", frozen=True, strict=True)
 

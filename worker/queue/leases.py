@@ -1,4 +1,10 @@
-"""The leases of one worker: renewed until their jobs are settled."""
+"""The leases of one worker: renewed until their jobs are settled, and how a cancellation reaches them.
+
+cancel.lua cancels a job that was never claimed. For any other it adds the id to `keys.ABORT` and publishes it on the
+control channel, from which the pipeline passes it to `Leases.cancel`. A message that is lost is made up for: renew.lua
+answers with the request, and so does claim.lua for a job that is claimed later. The job's task is cancelled unless it
+commits, and the executor then records the outcome `cancelled`, if the ledger has none.
+"""
 
 from collections.abc import Iterable
 

@@ -44,7 +44,8 @@ class Queue:
         redis: the client.
         name: the queue's name.
         lease_ms: how long a claim lasts unless renewed.
-        result_ms: how long results are kept.
+        result_ms: how long results are kept: WORKER_RESULT_TTL_SECONDS. complete.lua and bury.lua store them with this
+            expiry. Each heartbeat publishes it under `keys.config`, where cancel.lua reads it.
         max_payload_bytes: larger payloads are not fetched.
     """
 
