@@ -33,7 +33,7 @@ JSON Lines: one object per line, with "job", the fields of its message, and opti
 
 CSV: a header row: "job", field names (those of "changes" too) and the same options. An empty cell is a field left out.
 
-A bad line is reported by its number, never by its content; the other lines are enqueued all the same. \
+A bad line is reported by its number, never by its content; the other lines are still enqueued. \
 With --idempotency-prefix the load can be repeated: each line is accepted once."""
 
 EXAMPLES = r"""Examples:

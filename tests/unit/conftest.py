@@ -14,7 +14,7 @@ from tests.logging_state import logging_put_back
 from tests.unit.written import Written
 from worker.observability import logs
 
-# A busy machine is slow; that is no failure.
+# A busy machine is slow; that is not a failure.
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("patient")
 

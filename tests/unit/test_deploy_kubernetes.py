@@ -72,7 +72,7 @@ def test_probes_and_scraping_use_the_port_and_paths_that_answer() -> None:
     assert ENVIRONMENT["WORKER_HTTP_PORT"] == str(port["containerPort"])
     assert {probe["port"] for probe in [*probes, endpoint]} == {port["name"]}
     assert all(hasattr(Endpoints, probe["path"].removeprefix("/")) for probe in [*probes, endpoint])
-    # Not /readyz: a server that is down is no reason to kill every worker.
+    # Not /readyz: an unreachable server is not a reason to kill every worker.
     assert WORKER["livenessProbe"]["httpGet"]["path"] == "/livez"
 
 

@@ -49,7 +49,7 @@ def test_direct_dependencies_are_pinned_once_and_within_their_ranges() -> None:
 
 
 def test_the_wheel_holds_every_file_of_the_packages(tmp_path: Path) -> None:
-    # Also files that are no modules: scripts, migrations, the mark that there are types.
+    # Also files that are not modules: scripts, migrations, the mark that there are types.
     (wheel,) = WheelBuilder(str(ROOT)).build(directory=str(tmp_path), versions=["standard"])
     with zipfile.ZipFile(wheel) as opened:
         held = {name for name in opened.namelist() if ".dist-info/" not in name}

@@ -26,7 +26,7 @@ class Chart:
 
     lines: list[Line]
     ticks: list[str]
-    """From the top to 0."""
+    """From the upper bound down to 0."""
     rows: list[tuple[str, list[str]]]
     """The values as text: the time, and the value of each line."""
 

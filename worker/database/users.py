@@ -107,7 +107,7 @@ Values = dict[str, Any]
 async def create_users(session: AsyncSession, new: Sequence[CreateUser]) -> list[Values | None]:
     """Add users in the given order. Return each new row, or None where the e-mail address or username is taken."""
     columns = ([getattr(user, name) for user in new] for name in ("email", "username", "hashed_password", "is_active"))
-    # Of two identical users the first was added.
+    # If two users are identical, the first was added.
     added = {(row["email"], row["username"]): row for row in await fetch_dicts(session, _CREATE, *columns)}
     return [added.pop((user.email, user.username), None) for user in new]
 

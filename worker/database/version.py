@@ -93,7 +93,7 @@ def explain(version: str | None) -> str:
         case SchemaStatus.TOO_NEW:
             return f"the database is at {version}, too new for this worker, which knows {HEAD}: run a newer worker"
         case SchemaStatus.UNKNOWN:
-            return f"the database is at {version!a}, which is no version of this worker: check DATABASE_URL"
+            return f"the database is at {version!a}, which is not a version of this worker: check DATABASE_URL"
 
 
 async def read_version(connection: AsyncConnection) -> str | None:

@@ -81,7 +81,7 @@ class Plan:
             *(DeletePost(post_id=post) for post in dropped),
             *(DeleteUser(user_id=user) for user in deleted),
         ]
-        # A missing row cannot be updated. To delete it is no error.
+        # A missing row cannot be updated. Deleting it is not an error.
         missing = [
             PlannedJob(UpdateUser(user_id=MAX_ID, changes=UserChanges(is_active=False)), False),
             PlannedJob(UpdatePost(post_id=MAX_ID, changes=PostChanges(title=NEW_TITLE)), False),

@@ -1,7 +1,7 @@
 """Job types as functions of the stock arq worker (`arq worker.app.WorkerSettings`).
 
-arq claims, counts and answers in its own way. The transaction underneath is this project's, so effects happen exactly
-once all the same. What arq cannot do (order per key, whole dead letters, leases) it does not do here either.
+arq claims, counts and answers in its own way. The transaction underneath is this project's, so effects still happen
+exactly once. Order per key, whole dead letters and leases are not available, because arq has none of them.
 """
 
 import asyncio

@@ -15,7 +15,7 @@ from worker.model.job import ClaimedJob
 # Jobs are claimed ahead for this long: enough to be busy while the next claim is under way, and few enough that a
 # worker that dies leaves few jobs waiting for their leases to end.
 AHEAD_SECONDS = 0.05
-# A batch takes longer than a job, and so does the claim that fills some.
+# A batch takes longer than a job, and so does a claim for several batches.
 BATCHES_AHEAD_SECONDS = 0.15
 MAX_CLAIM = 200
 """Jobs in one claim: meanwhile Redis serves no other client, and this worker reads nothing else from the answer on."""
@@ -39,7 +39,7 @@ class Dispatcher:
         self._waiting: deque[deque[ClaimedJob]] = deque()
         """Batches in the order in which they were claimed."""
         self._open: dict[str, deque[ClaimedJob]] = {}
-        """Those of them that have room for more, by batch key."""
+        """The batches that can take more jobs, by batch key."""
         self._running: dict[asyncio.Task[None], Sequence[ClaimedJob]] = {}
         self._last_attempts: deque[ClaimedJob] = deque()
         """Jobs on their last attempt. Each runs alone: if it takes the worker down, it takes no other job along."""

@@ -131,7 +131,7 @@ class Executor:
         return await self._runtime.runner.run(job)
 
     async def _record(self, job: ClaimedJob, outcome: Rejected | Dead) -> Attempt:
-        # What does not have the form of a job id may be anything, so the ledger does not hold it.
+        # An invalid id may be any text, so the ledger does not hold it.
         return await self._runtime.runner.record(job, outcome) if ids.is_job_id(job.job_id) else Attempt(job, outcome)
 
     def _conclude(self, attempt: Attempt, *, batch_size: int, counts_batch: bool) -> None:

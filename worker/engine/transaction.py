@@ -5,7 +5,7 @@ stored outcome, which it returns instead of running the handler. So whatever hap
 to COMMIT, two workers with one job), the effect happens once, and the outcome never changes.
 
 For a job without an ordering key of which no other delivery is known, the row comes last, with the reply: one round
-trip less. If the row exists by then all the same, the effect is rolled back and the stored outcome returned.
+trip less. If the row exists by then, the effect is rolled back and the stored outcome returned.
 
 The limit on attempts (`max_tries`) is enforced here: a failure of the last attempt is dead, and so is a job that comes
 back after it, by the code `crashed`. `Executor._run_alone` repeats the first rule for faults of the engine's own. The

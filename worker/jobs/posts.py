@@ -36,7 +36,7 @@ async def update_post(session: AsyncSession, message: UpdatePost) -> Post:
 
 @update_post.batch
 async def update_posts(session: AsyncSession, messages: Sequence[UpdatePost]) -> list[Post | Rejection | None]:
-    # Of two messages for one post, the second runs in a session of its own.
+    # If two messages are for one post, the second runs in a session of its own.
     first: dict[int, UpdatePost] = {}
     for message in messages:
         first.setdefault(message.post_id, message)

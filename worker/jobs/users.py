@@ -42,7 +42,7 @@ async def update_user(session: AsyncSession, message: UpdateUser) -> User:
 
 @update_user.batch
 async def update_users(session: AsyncSession, messages: Sequence[UpdateUser]) -> list[User | Rejection | None]:
-    # Of two messages for one user, the second runs in a session of its own.
+    # If two messages are for one user, the second runs in a session of its own.
     first: dict[int, UpdateUser] = {}
     for message in messages:
         first.setdefault(message.user_id, message)
