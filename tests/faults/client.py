@@ -1,4 +1,4 @@
-"""The client: what it enqueued, whether that was accepted, and the outcomes that it observed."""
+"""The client: the jobs it enqueued, whether they were accepted, and the outcomes it observed."""
 
 import asyncio
 import itertools
@@ -17,39 +17,37 @@ from producers import CreateUser, EnqueueError, EnqueueUnconfirmed, Message, Par
 
 State = Literal["invoked", "ok", "failed", "unknown"]
 
-JOBS_A_CALL = 500
-"""As many as the producer hands to Redis at once: of one call either all are accepted or none."""
-LOOKED_AT = 2000
+JOBS_PER_CALL = 500
+"""The producer sends this many to Redis at once: all jobs of a call are accepted, or none."""
+JOBS_PER_READ = 500
+JOBS_PER_POLL = 2000
 
 
 @dataclass(slots=True, eq=False)
-class Asked:
-    """One enqueue, from its invocation on. Its number is its place in the order in which they were invoked."""
+class JobRecord:
+    """One enqueued job. Its number is its place in the order of invocation."""
 
     number: int
     base: str
     message: Message[Any]
     mark: str
-    """The text in the rows that it makes or changes; empty when it deletes."""
-    call: int
-    """The call that it was first part of: it was accepted by this one or by a later one."""
+    """The text in the rows that the job writes; empty if it deletes."""
+    first_call: int
+    """The call that first sent the job; this one or a later one accepted it."""
     accepted_by: float = math.inf
-    """The call after which it is known to have been accepted; infinite while it is not."""
+    """The call after which the job is known to be accepted; infinite until then."""
     state: State = "invoked"
     observed: str | None = None
-    """The first outcome that was observed, as JSON."""
+    """The first observed outcome, as JSON."""
     events: list[tuple[float, str]] = field(default_factory=list)
     key: str | None = field(init=False)
-    """The ordering key."""
     job_id: str = field(init=False)
-    """The id, by the rule of the wire."""
 
     def __post_init__(self) -> None:
         self.key = self.message.ordering_key
         self.job_id = self.base if self.key is None else f"{self.base}@{self.key}"
 
-    def note(self, event: str) -> None:
-        """Something happened to it."""
+    def log(self, event: str) -> None:
         self.events.append((time.time(), event))
 
     def __str__(self) -> str:
@@ -58,121 +56,116 @@ class Asked:
 
 
 class Client:
-    """Enqueues by way of the proxy, and keeps the history.
+    """Enqueues through the proxy and keeps the history.
 
     Args:
         url: Redis behind the proxy.
-        looks: Redis itself, to look at outcomes; it does not wait while Redis is away.
-        run: what the ids of this run begin with.
+        redis: Redis itself, to read outcomes; it fails at once while Redis is down.
+        prefix: the first part of all ids.
     """
 
-    def __init__(self, url: str, looks: Any, run: str, *, timeout_seconds: float = 1.5) -> None:
+    def __init__(self, url: str, redis: Any, prefix: str, *, timeout_seconds: float = 1.5) -> None:
         self.producer = Producer(url, timeout_seconds=timeout_seconds)
-        self.history: list[Asked] = []
-        self.looks = looks
-        self.made: list[int] = []
-        """Users that are known to be there, the newest last."""
-        self._run = run
+        self.history: list[JobRecord] = []
+        self.redis = redis
+        self.created_users: list[int] = []
+        """Ids of created users, the newest last."""
+        self._prefix = prefix
         self._one_call = asyncio.Lock()
         self._numbers, self._calls = itertools.count(1), itertools.count(1)
-        self._unobserved: dict[str, Asked] = {}
+        self._unobserved: dict[str, JobRecord] = {}
 
     async def close(self) -> None:
-        """Close the connections."""
         await self.producer.close()
 
-    async def enqueue(self, jobs: Sequence[tuple[Message[Any], str]]) -> list[Asked]:
-        """Enqueue messages, each with the mark that its rows bear, and note what became of each."""
-        asked = []
-        for start in range(0, len(jobs), JOBS_A_CALL):
-            # One call after the other: of two at once it is unknown which was accepted first.
+    async def enqueue(self, messages: Sequence[tuple[Message[Any], str]]) -> list[JobRecord]:
+        """Enqueue messages, each with the mark of its rows, and record the answers."""
+        jobs = []
+        for start in range(0, len(messages), JOBS_PER_CALL):
+            # One call at a time: the order of acceptance of two concurrent calls is unknown.
             async with self._one_call:
                 call = next(self._calls)
-                some = []
-                for message, mark in jobs[start : start + JOBS_A_CALL]:
+                batch = []
+                for message, mark in messages[start : start + JOBS_PER_CALL]:
                     number = next(self._numbers)
-                    some.append(Asked(number, f"{self._run}-{number}", message, mark, call))
-                self.history += some
-                asked += some
-                await self._send(some, call)
-        return asked
+                    batch.append(JobRecord(number, f"{self._prefix}-{number}", message, mark, call))
+                self.history += batch
+                jobs += batch
+                await self._send(batch, call)
+        return jobs
 
-    async def repeat(self, asked: Iterable[Asked]) -> None:
-        """Enqueue again what is not sure to have been accepted, under the same ids."""
-        unsure = [one for one in asked if one.state == "unknown"]
-        # What came together goes together: of one call all are accepted at once, by whichever attempt it is.
-        for _, together in itertools.groupby(unsure, key=lambda one: one.call):
+    async def repeat(self, jobs: Iterable[JobRecord]) -> None:
+        """Enqueue jobs whose acceptance is unknown again, under the same ids."""
+        unknown = [job for job in jobs if job.state == "unknown"]
+        # The jobs of one call stay together: whichever call is accepted, it accepts all of them.
+        for _, batch in itertools.groupby(unknown, key=lambda job: job.first_call):
             async with self._one_call:
-                await self._send(list(together), next(self._calls))
+                await self._send(list(batch), next(self._calls))
 
-    def forget(self, gone: Collection[Asked]) -> None:
-        """These were taken out by hand: nothing is known of them."""
-        self.history = [one for one in self.history if one not in gone]
-        for one in gone:
-            self._unobserved.pop(one.job_id, None)
+    def forget(self, jobs: Collection[JobRecord]) -> None:
+        """Drop jobs that were removed from the queue by hand."""
+        self.history = [job for job in self.history if job not in jobs]
+        for job in jobs:
+            self._unobserved.pop(job.job_id, None)
 
-    async def watch(self) -> None:
-        """Look at outcomes now and then, and keep the first that is seen of each."""
+    async def watch_outcomes(self) -> None:
         while True:
-            # Some at a time, each in turn: a hundred thousand that wait must not take all the time there is.
-            some = list(itertools.islice(self._unobserved.values(), LOOKED_AT))
+            # A limited number in rotation: reading 100,000 waiting jobs at once takes too long.
+            jobs = list(itertools.islice(self._unobserved.values(), JOBS_PER_POLL))
             with suppress(RedisError, OSError):
-                await self.look(some)
-            for one in some:
-                if self._unobserved.pop(one.job_id, None) is not None:
-                    self._unobserved[one.job_id] = one
+                await self.poll(jobs)
+            for job in jobs:
+                if self._unobserved.pop(job.job_id, None) is not None:
+                    self._unobserved[job.job_id] = job
             await asyncio.sleep(0.2)
 
-    async def look(self, asked: Sequence[Asked] | None = None) -> None:
-        """Look once at outcomes that were not seen yet: of these jobs, or of all."""
-        waiting = [one for one in (self._unobserved.values() if asked is None else asked) if one.observed is None]
-        for start in range(0, len(waiting), 500):
-            some = waiting[start : start + 500]
-            for one, result in zip(some, await self.results(some), strict=True):
-                # Another task may have looked meanwhile.
-                if result is not None and self._unobserved.pop(one.job_id, None) is not None:
-                    one.observed = result
-                    one.note(f"observed {result[:80]}")
-                    if isinstance(one.message, CreateUser) and result.startswith("[true"):
-                        self.made.append(json.loads(result)[1]["id"])
+    async def poll(self, jobs: Sequence[JobRecord] | None = None) -> None:
+        """Record the first outcome of these jobs, or of all jobs without one."""
+        waiting = [job for job in (self._unobserved.values() if jobs is None else jobs) if job.observed is None]
+        for job, outcome in zip(waiting, await self.outcomes(waiting), strict=True):
+            # Another task may have polled in the meantime.
+            if outcome is not None and self._unobserved.pop(job.job_id, None) is not None:
+                job.observed = outcome
+                job.log(f"observed {outcome[:80]}")
+                if isinstance(job.message, CreateUser) and outcome.startswith("[true"):
+                    self.created_users.append(json.loads(outcome)[1]["id"])
 
-    async def results(self, some: Sequence[Asked]) -> list[str | None]:
-        """The current outcomes of these jobs."""
-        found = await self.looks.mget([f"arq:result:{one.job_id}" for one in some])
-        return [None if data is None else outcome_of(data) for data in found]
+    async def outcomes(self, jobs: Sequence[JobRecord]) -> list[str | None]:
+        """The current outcomes of these jobs in one form: done and the reply, or the error."""
+        results = await self._results(jobs)
+        return [
+            None if result is None else json.dumps([result["s"], result["r"]], sort_keys=True) for result in results
+        ]
 
-    async def tries(self) -> set[int]:
+    async def attempts(self) -> set[int]:
         """The numbers of attempts that the jobs of the history took, by their results."""
-        tries: set[int] = set()
-        for start in range(0, len(self.history), 500):
-            keys = [f"arq:result:{one.job_id}" for one in self.history[start : start + 500]]
-            tries |= {json.loads(data)["t"] for data in await self.looks.mget(keys) if data is not None}
-        return tries
+        return {result["t"] for result in await self._results(self.history) if result is not None}
 
-    async def _send(self, asked: list[Asked], call: int) -> None:
-        for one in asked:
-            one.note("invoked")
-            # Whether the error was reported or not, it may be accepted: an outcome may come.
-            if one.observed is None:
-                self._unobserved.setdefault(one.job_id, one)
-        requests = [Request(one.message, idempotency_key=one.base) for one in asked]
+    async def _results(self, jobs: Sequence[JobRecord]) -> list[Any]:
+        results: list[Any] = []
+        for start in range(0, len(jobs), JOBS_PER_READ):
+            keys = [f"arq:result:{job.job_id}" for job in jobs[start : start + JOBS_PER_READ]]
+            results += [None if data is None else json.loads(data) for data in await self.redis.mget(keys)]
+        return results
+
+    async def _send(self, jobs: list[JobRecord], call: int) -> None:
+        for job in jobs:
+            job.log("invoked")
+            # A job may be accepted in spite of an error: watch for its outcome in any case.
+            if job.observed is None:
+                self._unobserved.setdefault(job.job_id, job)
+        requests = [Request(job.message, idempotency_key=job.base) for job in jobs]
         try:
             outcomes: Sequence[object] = await self.producer.enqueue_many(requests)
-        except PartialEnqueueError as refused:
-            outcomes = refused.outcomes
-        for one, outcome in zip(asked, outcomes, strict=True):
+        except PartialEnqueueError as error:
+            outcomes = error.outcomes
+        for job, outcome in zip(jobs, outcomes, strict=True):
             match outcome:
                 case EnqueueUnconfirmed():
-                    one.state = "unknown"
+                    job.state = "unknown"
                 case EnqueueError():
-                    # It may have been accepted by an earlier call that was not answered.
-                    one.state = "unknown" if one.state == "unknown" else "failed"
+                    # An earlier call without an answer may have accepted it.
+                    job.state = "unknown" if job.state == "unknown" else "failed"
                 case _:
-                    one.state, one.accepted_by = "ok", call
-            one.note(one.state)
-
-
-def outcome_of(data: bytes) -> str:
-    """The outcome in a result, in one form: done and the reply, or the code."""
-    result = json.loads(data)
-    return json.dumps([result["s"], result["r"]], sort_keys=True)
+                    job.state, job.accepted_by = "ok", call
+            job.log(job.state)

@@ -1,4 +1,4 @@
-"""Servers and a seed for the short form; `python -m tests.faults` is the long one."""
+"""Servers and a seed for the short form of the suite; `python -m tests.faults` runs the long form."""
 
 import os
 import random
@@ -7,19 +7,19 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
-from tests.faults.house import House, house
+from tests.faults.cluster import Cluster, open_cluster
 
 
 @pytest.fixture
 def seed() -> int:
-    """What the run draws its randomness from; `FAULTS_SEED` repeats one."""
+    """The seed of the run; `FAULTS_SEED` repeats one."""
     seed = int(os.environ.get("FAULTS_SEED", random.randrange(2**32)))  # noqa: S311  # not secret
-    print(f"FAULTS_SEED={seed}")  # noqa: T201  # what repeats a failure
+    print(f"FAULTS_SEED={seed}")  # noqa: T201  # pytest shows it for a failure
     return seed
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def the_house() -> AsyncIterator[House]:
-    """Servers for all the runs: each finds them empty."""
-    async with house() as made:
-        yield made
+async def cluster() -> AsyncIterator[Cluster]:
+    """Servers for all runs; each run empties them first."""
+    async with open_cluster() as cluster:
+        yield cluster

@@ -1,4 +1,4 @@
-"""The mixed load: all six jobs, hot ordering keys, requests that must be rejected, users who go with their posts."""
+"""The mixed load: all six job types, hot ordering keys, jobs that must be rejected, users deleted with their posts."""
 
 import random
 from typing import Any
@@ -18,122 +18,113 @@ from producers import (
 HASH = "$argon2id$v=19$m=65536,t=3,p=4$c29tZXNhbHRzYWx0$" + "A" * 43
 ABSENT = 2**62
 TAKEN = "taken@example.com"
-"""The address of a user who stays as it is: whoever asks for it is rejected."""
+"""The address of a user that never changes: a job that requests it is rejected."""
 
 USERS = 16
 HOT = 4
-"""So many of the users, and of the posts, are changed again and again."""
+"""The number of users, and of posts, that are changed most often."""
 HOT_SHARE = 0.3
-"""What they get of all changes: more, and the workers would wait for them instead of being kept busy."""
+"""The share of changes that hot rows get. With more, the workers wait for locks instead of being busy."""
 
-MET = 0.1
-"""So many of the users who come are changed later."""
+ADOPTED_SHARE = 0.1
+"""The share of created users that later jobs change."""
 
-Marked = tuple[Message[Any], str]
+MarkedMessage = tuple[Message[Any], str]
+"""A message, and the unique text in the row that it writes."""
 
 
 class Load:
-    """Draws jobs.
-
-    Args:
-        chance: what they are drawn from.
-    """
-
-    def __init__(self, chance: random.Random) -> None:
-        self.chance = chance
+    def __init__(self, random: random.Random) -> None:
+        self.random = random
         self.users: list[int] = []
         self.posts: list[int] = []
         self._number = 0
-        self._kinds = {
-            self.new_user: 20,
-            self.new_post: 20,
-            self.rename: 25,
-            self.retitle: 15,
+        self._weights = {
+            self.create_user: 20,
+            self.create_post: 20,
+            self.update_user: 25,
+            self.update_post: 15,
             self.absent: 6,
             self.taken: 4,
-            self.drop_post: 2,
-            self.drop_user: 1,
+            self.delete_post: 2,
+            self.delete_user: 1,
         }
 
-    def meet(self, made: list[int]) -> None:
-        """Users who have come take the places of such as may be gone, so that there is always something to change."""
-        while made:
-            user_id = made.pop()
-            if len(self.users) > HOT and self.chance.random() < MET:
-                self.users[self.chance.randrange(HOT, len(self.users))] = user_id
+    def replace_users(self, created: list[int]) -> None:
+        """Replace users, which may be deleted, by created ones, so that there are always rows to change."""
+        while created:
+            user_id = created.pop()
+            if len(self.users) > HOT and self.random.random() < ADOPTED_SHARE:
+                self.users[self.random.randrange(HOT, len(self.users))] = user_id
 
-    def draw(self, count: int) -> list[Marked]:
-        """Some jobs."""
-        kinds = self.chance.choices(list(self._kinds), list(self._kinds.values()), k=count)
-        return [kind() for kind in kinds]
+    def draw(self, count: int) -> list[MarkedMessage]:
+        kinds = self.random.choices(list(self._weights), list(self._weights.values()), k=count)
+        return [draw() for draw in kinds]
 
-    def first(self) -> list[Marked]:
-        """The users that the load is about."""
+    def first_users(self) -> list[MarkedMessage]:
+        """The users of the load, after the one that never changes."""
         taken = CreateUser(email=TAKEN, username="taken", hashed_password=HASH)
-        return [(taken, "taken"), *(self.new_user() for _ in range(USERS))]
+        return [(taken, "taken"), *(self.create_user() for _ in range(USERS))]
 
-    def new_user(self) -> Marked:
-        """A user more."""
+    def create_user(self) -> MarkedMessage:
         mark = self._mark("user")
         user = CreateUser(
-            email=f"{mark}@example.com", username=mark, hashed_password=HASH, is_active=self.chance.random() < 0.8
+            email=f"{mark}@example.com", username=mark, hashed_password=HASH, is_active=self.random.random() < 0.8
         )
         return user, mark
 
-    def new_post(self, author_id: int | None = None) -> Marked:
-        """A post of a user who may be gone when it is that job's turn."""
+    def create_post(self, author_id: int | None = None) -> MarkedMessage:
+        """A new post of a user that may be deleted before the job runs."""
         mark = self._mark("post")
-        return CreatePost(author_id=author_id or self._one_of(self.users), title=mark, content="Words. " * 20), mark
+        return CreatePost(author_id=author_id or self._pick(self.users), title=mark, content="Words. " * 20), mark
 
-    def rename(self, user_id: int | None = None) -> Marked:
-        """A change of a user."""
+    def update_user(self, user_id: int | None = None) -> MarkedMessage:
         mark = self._mark("renamed")
         changes: dict[str, Any] = {"username": mark}
-        if self.chance.random() < 0.3:
-            changes["is_active"] = self.chance.random() < 0.5
-        if self.chance.random() < 0.3:
+        if self.random.random() < 0.3:
+            changes["is_active"] = self.random.random() < 0.5
+        if self.random.random() < 0.3:
             changes["email"] = f"{mark}@example.com"
-        return UpdateUser(user_id=user_id or self._one_of(self.users), changes=UserChanges(**changes)), mark
+        return UpdateUser(user_id=user_id or self._pick(self.users), changes=UserChanges(**changes)), mark
 
-    def retitle(self, post_id: int | None = None) -> Marked:
-        """A change of a post."""
+    def update_post(self, post_id: int | None = None) -> MarkedMessage:
         mark = self._mark("retitled")
-        return UpdatePost(post_id=post_id or self._one_of(self.posts), changes=PostChanges(title=mark)), mark
+        return UpdatePost(post_id=post_id or self._pick(self.posts), changes=PostChanges(title=mark)), mark
 
-    def absent(self) -> Marked:
-        """A job about what was never there."""
+    def absent(self) -> MarkedMessage:
+        """A job for a row that never existed."""
         mark = self._mark("absent")
         absent = UserChanges(username=mark)
-        choices: list[Marked] = [
+        choices: list[MarkedMessage] = [
             (DeleteUser(user_id=ABSENT), ""),
             (DeletePost(post_id=ABSENT), ""),
             (UpdateUser(user_id=ABSENT, changes=absent), mark),
             (CreatePost(author_id=ABSENT, title=mark, content=""), mark),
         ]
-        return self.chance.choice(choices)
+        return self.random.choice(choices)
 
-    def taken(self) -> Marked:
-        """A job that asks for a name that another user has."""
+    def taken(self) -> MarkedMessage:
+        """A job that requests the address of another user."""
         mark = self._mark("taken")
-        if self.chance.random() < 0.5:
+        if self.random.random() < 0.5:
             return CreateUser(email=TAKEN, username=mark, hashed_password=HASH), mark
         changes = UserChanges(username=mark, email=TAKEN)
-        return UpdateUser(user_id=self._one_of(self.users), changes=changes), mark
+        return UpdateUser(user_id=self._pick(self.users), changes=changes), mark
 
-    def drop_post(self) -> Marked:
-        """A post goes; of its later jobs each finds nothing."""
-        return DeletePost(post_id=self._one_of(self.posts, hot=False)), ""
+    def delete_post(self) -> MarkedMessage:
+        """Delete a post, so that its later jobs find no row."""
+        return DeletePost(post_id=self._pick(self.posts, hot=False)), ""
 
-    def drop_user(self, user_id: int | None = None) -> Marked:
-        """A user goes, and takes posts along. Not the hot ones: there would soon be nothing left to change."""
-        return DeleteUser(user_id=user_id or self._one_of(self.users, hot=False)), ""
+    def delete_user(self, user_id: int | None = None) -> MarkedMessage:
+        """Delete a user with its posts. Hot users stay: otherwise there are soon no rows to change."""
+        return DeleteUser(user_id=user_id or self._pick(self.users, hot=False)), ""
 
-    def _one_of(self, some: list[int], *, hot: bool = True) -> int:
-        if not some:
+    def _pick(self, row_ids: list[int], *, hot: bool = True) -> int:
+        if not row_ids:
             return ABSENT
-        if hot and self.chance.random() < HOT_SHARE:
-            return self.chance.choice(some[:HOT])
-        return self.chance.choice(some[HOT:])
+        if hot and self.random.random() < HOT_SHARE:
+            return self.random.choice(row_ids[:HOT])
+        return self.random.choice(row_ids[HOT:])
 
     def _mark(self, word: str) -> str:
         self._number += 1

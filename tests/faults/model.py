@@ -1,7 +1,7 @@
-"""The sequential model: what the tables must hold and each job must have been answered, one ordering key at a time.
+"""The sequential model: what the tables must hold and what each job must have answered.
 
-A user is changed by the jobs of its own key only, so all of it is certain. A post may also go with its user, at a
-moment that its own key does not show: from there on its jobs find nothing.
+Only the jobs of its own key change a user, so a user's state is certain. A post may also disappear with its user, at a
+time that its own key does not show. From then on its jobs find no row.
 """
 
 from collections.abc import Iterable, Mapping
@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from producers import CreatePost, CreateUser, DeletePost, DeleteUser, UpdatePost, UpdateUser
-from tests.faults.client import Asked
+from tests.faults.client import JobRecord
 from tests.faults.load import TAKEN
-from tests.faults.seen import Entry, Seen
+from tests.faults.observations import LedgerRow, Observations
 
 
 @dataclass
@@ -21,109 +21,109 @@ class Model:
     users: dict[int, dict[str, Any]] = field(default_factory=dict)
     posts: dict[int, dict[str, Any]] = field(default_factory=dict)
     deleted_users: set[int] = field(default_factory=set)
-    wrong: list[str] = field(default_factory=list)
+    contradictions: list[str] = field(default_factory=list)
 
-    def expect(self, asked: Asked, entry: Entry, outcome: str, code: str | None = None) -> bool:
-        """Note it when a job had another outcome than the model's; whether it is done."""
-        if entry.outcome != "dead" and (entry.outcome, entry.code) != (outcome, code):
-            self.wrong.append(f"{asked.job_id}: {entry.outcome} {entry.code or ''}, must be {outcome} {code or ''}")
-        return entry.outcome == outcome == "done"
+    def expect(self, job: JobRecord, row: LedgerRow, outcome: str, code: str | None = None) -> bool:
+        """Compare the outcome of a job with the model's; whether the job is done."""
+        if row.outcome != "dead" and (row.outcome, row.code) != (outcome, code):
+            self.contradictions.append(f"{job.job_id}: {row.outcome} {row.code or ''}, must be {outcome} {code or ''}")
+        return row.outcome == outcome == "done"
 
-    def compare(self, key: str, have: Mapping[int, Any], must: Mapping[int, Any]) -> None:
-        """Note the ordering keys of what is not in its table as it must be."""
-        for row_id in have.keys() | must.keys():
-            if have.get(row_id) != must.get(row_id):
-                self.wrong.append(f"{key}:{row_id} is {have.get(row_id)}, must be {must.get(row_id)}")
+    def expect_reply(self, job: JobRecord, row: LedgerRow, expected: Mapping[str, Any]) -> None:
+        """Compare these members of the reply."""
+        reply = {name: row.reply.get(name) for name in expected}
+        if reply != dict(expected):
+            self.contradictions.append(f"{job.job_id}: replied {reply}, must be {dict(expected)}")
+
+    def compare_rows(self, kind: str, rows: Mapping[int, Any], expected: Mapping[int, Any]) -> None:
+        """Compare a table with the model; each contradiction names the ordering key."""
+        for row_id in rows.keys() | expected.keys():
+            if rows.get(row_id) != expected.get(row_id):
+                self.contradictions.append(f"{kind}:{row_id} is {rows.get(row_id)}, must be {expected.get(row_id)}")
+
+    def may_be_deleted(self, post: Mapping[str, Any] | None) -> bool:
+        """Whether a post may be missing, by itself or with its user."""
+        return post is None or post["author_id"] in self.deleted_users
 
 
-def contradictions(history: Iterable[Asked], seen: Seen) -> list[str]:
-    """All that the tables and the ledger's answers have against the model."""
+def find_contradictions(history: Iterable[JobRecord], observed: Observations) -> list[str]:
+    """The differences between the model, the tables and the replies in the ledger."""
     model = Model()
-    entered = [(asked, seen.ledger[asked.job_id]) for asked in history if asked.job_id in seen.ledger]
-    # In the order of their commits: that it is the order in which they were accepted is another invariant's matter.
-    entered.sort(key=lambda job: job[1].seq or 0)
-    for apply in (_user_made, _user_changed, _post_made, _post_changed):
-        for asked, entry in entered:
-            apply(model, asked, entry)
+    jobs = [(job, observed.ledger[job.job_id]) for job in history if job.job_id in observed.ledger]
+    # In the order of commits: another invariant compares it with the order of acceptance.
+    jobs.sort(key=lambda pair: pair[1].seq or 0)
+    for apply in (_create_user, _change_user, _create_post, _change_post):
+        for job, row in jobs:
+            apply(model, job, row)
     model.posts = {i: post for i, post in model.posts.items() if post["author_id"] not in model.deleted_users}
-    model.compare("user", seen.users, model.users)
-    model.compare("post", seen.posts, model.posts)
-    return model.wrong
+    model.compare_rows("user", observed.users, model.users)
+    model.compare_rows("post", observed.posts, model.posts)
+    return model.contradictions
 
 
-def _user_made(model: Model, asked: Asked, entry: Entry) -> None:
-    if not isinstance(message := asked.message, CreateUser):
+def _create_user(model: Model, job: JobRecord, row: LedgerRow) -> None:
+    if not isinstance(message := job.message, CreateUser):
         return
-    if message.email == TAKEN and asked.mark != "taken":
-        model.expect(asked, entry, "rejected", "conflict")
-    elif model.expect(asked, entry, "done"):
-        user = {"id": entry.reply["id"], **message.model_dump(exclude={"hashed_password"})}
-        _replied(model, asked, entry, user)
+    if message.email == TAKEN and job.mark != "taken":
+        model.expect(job, row, "rejected", "conflict")
+    elif model.expect(job, row, "done"):
+        user = {"id": row.reply["id"], **message.model_dump(exclude={"hashed_password"})}
+        model.expect_reply(job, row, user)
         if user["id"] in model.users:
-            model.wrong.append(f"{asked.job_id}: user {user['id']} is another job's")
+            model.contradictions.append(f"{job.job_id}: another job created user {user['id']}")
         model.users[user["id"]] = user
 
 
-def _user_changed(model: Model, asked: Asked, entry: Entry) -> None:
-    match asked.message:
+def _change_user(model: Model, job: JobRecord, row: LedgerRow) -> None:
+    match job.message:
         case UpdateUser(user_id=user_id, changes=changes):
             if (user := model.users.get(user_id)) is None:
-                model.expect(asked, entry, "rejected", "not_found")
+                model.expect(job, row, "rejected", "not_found")
             elif changes.email == TAKEN:
-                model.expect(asked, entry, "rejected", "conflict")
-            elif model.expect(asked, entry, "done"):
+                model.expect(job, row, "rejected", "conflict")
+            elif model.expect(job, row, "done"):
                 user.update(changes.model_dump(exclude_unset=True))
-                _replied(model, asked, entry, user)
+                model.expect_reply(job, row, user)
         case DeleteUser(user_id=user_id):
-            if model.expect(asked, entry, "done"):
-                _replied(model, asked, entry, {"deleted": user_id in model.users})
+            if model.expect(job, row, "done"):
+                model.expect_reply(job, row, {"deleted": user_id in model.users})
                 if model.users.pop(user_id, None) is not None:
                     model.deleted_users.add(user_id)
         case _:
             return
 
 
-def _post_made(model: Model, asked: Asked, entry: Entry) -> None:
-    if not isinstance(message := asked.message, CreatePost):
+def _create_post(model: Model, job: JobRecord, row: LedgerRow) -> None:
+    if not isinstance(message := job.message, CreatePost):
         return
     author = message.author_id
-    if author not in model.users and (author not in model.deleted_users or entry.outcome == "rejected"):
-        model.expect(asked, entry, "rejected", "not_found")
-    elif model.expect(asked, entry, "done"):
-        post = {"id": entry.reply["id"], "title": message.title, "author_id": author}
-        _replied(model, asked, entry, post)
+    if author not in model.users and (author not in model.deleted_users or row.outcome == "rejected"):
+        model.expect(job, row, "rejected", "not_found")
+    elif model.expect(job, row, "done"):
+        post = {"id": row.reply["id"], "title": message.title, "author_id": author}
+        model.expect_reply(job, row, post)
         model.posts[post["id"]] = post
 
 
-def _post_changed(model: Model, asked: Asked, entry: Entry) -> None:
-    if entry.outcome == "dead":
+def _change_post(model: Model, job: JobRecord, row: LedgerRow) -> None:
+    if row.outcome == "dead":
         return
-    match asked.message:
+    match job.message:
         case UpdatePost(post_id=post_id, changes=changes):
             post = model.posts.get(post_id)
-            if entry.outcome == "rejected" and _may_be_gone(model, post):
+            if row.outcome == "rejected" and model.may_be_deleted(post):
                 model.posts.pop(post_id, None)
-                model.expect(asked, entry, "rejected", "not_found")
+                model.expect(job, row, "rejected", "not_found")
             elif post is None:
-                model.expect(asked, entry, "rejected", "not_found")
-            elif model.expect(asked, entry, "done"):
+                model.expect(job, row, "rejected", "not_found")
+            elif model.expect(job, row, "done"):
                 post["title"] = changes.title
-                _replied(model, asked, entry, post)
+                model.expect_reply(job, row, post)
         case DeletePost(post_id=post_id):
-            if model.expect(asked, entry, "done"):
+            if model.expect(job, row, "done"):
                 post = model.posts.pop(post_id, None)
-                deleted = bool(entry.reply["deleted"])
-                if deleted != (post is not None) and (deleted or not _may_be_gone(model, post)):
-                    model.wrong.append(f"{asked.job_id}: answered deleted={deleted} for post {post}")
+                deleted = bool(row.reply["deleted"])
+                if deleted != (post is not None) and (deleted or not model.may_be_deleted(post)):
+                    model.contradictions.append(f"{job.job_id}: replied deleted={deleted} for post {post}")
         case _:
             return
-
-
-def _may_be_gone(model: Model, post: dict[str, Any] | None) -> bool:
-    return post is None or post["author_id"] in model.deleted_users
-
-
-def _replied(model: Model, asked: Asked, entry: Entry, must: Mapping[str, Any]) -> None:
-    reply = {name: entry.reply.get(name) for name in must}
-    if reply != dict(must):
-        model.wrong.append(f"{asked.job_id}: answered {reply}, must be {dict(must)}")

@@ -1,4 +1,4 @@
-"""A nemesis, and a run with one: load, strike, heal, quiet, verdict."""
+"""A nemesis, and a run with one: load, strike, heal, settle, judge."""
 
 import asyncio
 import time
@@ -6,16 +6,16 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from tests.faults.ending import judged, settle
-from tests.faults.house import House
-from tests.faults.stage import Stage
+from tests.faults.cluster import Cluster
+from tests.faults.final_checks import judge_history, settle
+from tests.faults.scenario import Scenario
 from tests.faults.verdict import Verdict
 
-JOBS = 200
-"""How many a run has at the least; more when the nemesis takes longer."""
+MIN_JOBS = 200
+"""Of a run; more if the nemesis takes longer."""
 LONGEST_STRIKE_SECONDS = 150.0
 
-Place = Literal["workers", "ways", "redis", "database", "jobs"]
+Target = Literal["workers", "network", "redis", "database", "jobs"]
 
 
 @dataclass(frozen=True)
@@ -23,126 +23,128 @@ class Nemesis:
     """One kind of fault.
 
     Attributes:
-        number: its number in the specification.
-        strike: does harm, for some seconds, and undoes it or leaves that to healing; in the long form again and again.
-        place: what it strikes; two that strike the same are not let loose at once.
-        settings: the workers' settings, beside the usual.
-        counts_no_try: an outage is nothing that a job is to blame for: all must be done at their first try.
-        kills: it may bring so many tries of a job to a bad end that the job is given up.
-        batches: whether it is another thing for workers that do many jobs in a transaction.
-        idle: its long form leaves the machine time for something else.
-        once: a strike of the long form is all that a run has time for; it comes when the workers are well at work.
+        number: its place in the order of runs.
+        strike: causes faults for some seconds; healing undoes what it leaves. The long form repeats it.
+        target: two nemeses with the same target do not strike at once.
+        settings: of the workers, in addition to the usual ones.
+        costs_no_attempt: no job is to blame for the fault, so every job must be done at its first attempt.
+        kills_jobs: a job may use up its attempts and die.
+        batches: whether it also runs against workers with many jobs in a transaction.
+        once: the long form has time for one strike only, half-way through the run.
+        idle: the long form leaves the processor free for other work.
     """
 
     number: int
     name: str
-    strike: Callable[[Stage], Awaitable[None]]
-    place: Place
+    strike: Callable[[Scenario], Awaitable[None]]
+    target: Target
     settings: Mapping[str, str] = field(default_factory=dict)
-    counts_no_try: bool = False
-    kills: bool = False
+    costs_no_attempt: bool = False
+    kills_jobs: bool = False
     once: bool = False
     batches: bool = True
     idle: bool = False
 
 
 @dataclass(frozen=True)
-class How:
-    """What a run is repeated by."""
+class RunOptions:
+    """The options that repeat a run."""
 
     seed: int
     seconds: float = 0
-    """How long the nemesis strikes, at the least; 0: once, the short form."""
+    """How long the nemesis strikes at least; 0: once, the short form."""
     batch: int = 1
-    """At most so many jobs in one transaction."""
+    """The largest number of jobs in one transaction."""
     mutation: str | None = None
-    """What is taken away from the workers, so that an invariant must break."""
+    """The safeguard that the workers lack, so that an invariant must break."""
 
     @property
     def settings(self) -> dict[str, str]:
-        """The settings of the workers."""
         return {} if self.batch == 1 else {"WORKER_BATCH_SIZE": str(self.batch)}
 
 
 @dataclass(frozen=True)
-class Run:
-    """A run that is over."""
+class RunResult:
+    """A finished run."""
 
     nemesis: str
-    how: How
+    options: RunOptions
     jobs: int
     faults: int
     recovery_seconds: float
     verdict: Verdict
     notes: tuple[str, ...] = ()
     seconds: float = 0.0
-    """How long it took, from empty servers to the verdict."""
+    """From empty servers to the verdict."""
 
     @property
     def command(self) -> str:
-        """What repeats it."""
-        how = self.how
-        words = ["python -m tests.faults --only", self.nemesis, "--seed", how.seed, "--batch", how.batch]
-        words += ["--seconds", f"{how.seconds:g}"] if how.seconds else []
-        words += ["--without", how.mutation] if how.mutation else []
+        """The command that repeats the run."""
+        options = self.options
+        words = ["python -m tests.faults --only", self.nemesis, "--seed", options.seed, "--batch", options.batch]
+        words += ["--seconds", f"{options.seconds:g}"] if options.seconds else []
+        words += ["--without", options.mutation] if options.mutation else []
         return " ".join(map(str, words))
 
     def __str__(self) -> str:
-        done = f"{self.jobs} jobs, {self.faults} faults, quiet after {self.recovery_seconds:.1f} s"
-        return "\n".join([f"{self.nemesis}: {done}", str(self.verdict), *self.notes, f"repeat it: {self.command}"])
+        counts = f"{self.jobs} jobs, {self.faults} faults, settled after {self.recovery_seconds:.1f} s"
+        return "\n".join([f"{self.nemesis}: {counts}", str(self.verdict), *self.notes, f"repeat it: {self.command}"])
 
 
-async def run(house: House, nemesis: Nemesis, how: How) -> Run:
-    """Let a nemesis strike a loaded stage once; what it came to."""
+async def run_nemesis(cluster: Cluster, nemesis: Nemesis, options: RunOptions) -> RunResult:
+    """Let a nemesis strike under load, and judge the result."""
     began = time.monotonic()
-    stage = Stage(house, how.seed, how.seconds, {**how.settings, **nemesis.settings}, mutation=how.mutation)
-    await stage.begin()
-    watching = asyncio.create_task(stage.client.watch())
-    struck = asyncio.create_task(_struck(nemesis, stage))
-    loading = asyncio.create_task(stage.loaded(JOBS, struck))
+    settings = {**options.settings, **nemesis.settings}
+    scenario = Scenario(cluster, options.seed, options.seconds, settings, mutation=options.mutation)
+    await scenario.open()
+    watch = asyncio.create_task(scenario.client.watch_outcomes())
+    strike = asyncio.create_task(_strike(nemesis, scenario))
+    load = asyncio.create_task(scenario.enqueue_load(MIN_JOBS, strike))
     try:
-        await asyncio.wait({struck, loading}, return_when=asyncio.FIRST_EXCEPTION)
-        await struck
-        await loading
-        await house.heal()
-        verdict = await settle(stage)
-        seen = await judged(stage)
+        await asyncio.wait({strike, load}, return_when=asyncio.FIRST_EXCEPTION)
+        await strike
+        await load
+        await cluster.heal()
+        verdict = await settle(scenario)
+        judged = await judge_history(scenario)
     finally:
-        await _over(watching, struck, loading)
-        await house.heal()
-        await stage.end()
-    verdict.jobs, verdict.around = seen.jobs, seen.around
-    for invariant, found in seen.wrong.items():
+        await _cancel_all(watch, strike, load)
+        await cluster.heal()
+        await scenario.close()
+    verdict.jobs, verdict.context = judged.jobs, judged.context
+    for invariant, found in judged.violations.items():
         verdict.add(invariant, *found)
-    for invariant, complaint in stage.complaints:
-        verdict.add(invariant, complaint)
-    if nemesis.counts_no_try and (tries := await stage.client.tries()) != {1}:
-        verdict.add("P8", f"tries that an outage cost were counted: {sorted(tries)}")
-    if seen.deaths and not nemesis.kills:
-        verdict.add("P8", *(f"given up without a reason: {job_id}" for job_id in seen.deaths))
-    if verdict.wrong:
+    for invariant, violation in scenario.violations:
+        verdict.add(invariant, violation)
+    if nemesis.costs_no_attempt and (attempts := await scenario.client.attempts()) != {1}:
+        verdict.add("P8", f"an outage cost attempts: {sorted(attempts)}")
+    if judged.deaths and not nemesis.kills_jobs:
+        verdict.add("P8", *(f"dead without a reason: {job_id}" for job_id in judged.deaths))
+    if verdict.violations:
         # The state of these workers is unknown: the next run needs new ones.
-        house.workers.end_all()
-    notes, seconds = tuple(stage.notes), time.monotonic() - began
-    return Run(nemesis.name, how, verdict.jobs, stage.faults, stage.recovery_seconds, verdict, notes, seconds)
+        cluster.workers.kill_all()
+    notes, seconds = tuple(scenario.notes), time.monotonic() - began
+    return RunResult(
+        nemesis.name, options, verdict.jobs, scenario.faults, scenario.recovery_seconds, verdict, notes, seconds
+    )
 
 
-async def _struck(nemesis: Nemesis, stage: Stage) -> None:
-    """In the long form, strike again until the time is over."""
+async def _strike(nemesis: Nemesis, scenario: Scenario) -> None:
+    """Strike once, or in the long form until the time is over."""
     began = time.monotonic()
-    async with asyncio.timeout(LONGEST_STRIKE_SECONDS + stage.seconds):
-        if nemesis.once and stage.long:
-            await asyncio.sleep(stage.seconds / 2)
-        await nemesis.strike(stage)
-        while time.monotonic() - began < stage.seconds and not nemesis.once:
-            await nemesis.strike(stage)
+    async with asyncio.timeout(LONGEST_STRIKE_SECONDS + scenario.seconds):
+        if nemesis.once and scenario.is_long:
+            await asyncio.sleep(scenario.seconds / 2)
+        await nemesis.strike(scenario)
+        while time.monotonic() - began < scenario.seconds and not nemesis.once:
+            await nemesis.strike(scenario)
 
 
-async def _over(*tasks: asyncio.Task[None]) -> None:
+async def _cancel_all(*tasks: asyncio.Task[None]) -> None:
     pending = set(tasks)
     while pending:
-        # A library may swallow a cancellation while it waits for a connection (`asyncio.wait_for`, before Python 3.12).
+        # A library may swallow a cancellation while it waits for a connection (`asyncio.wait_for` before Python 3.12).
         for task in pending:
             task.cancel()
         _, pending = await asyncio.wait(pending, timeout=1)
-    await asyncio.gather(*tasks, return_exceptions=True)  # what they came to is known, or no more wanted
+    await asyncio.gather(*tasks, return_exceptions=True)  # their results are known or not needed

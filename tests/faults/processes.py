@@ -1,4 +1,4 @@
-"""Workers as real processes: started, frozen, stopped and killed, and looked at from outside."""
+"""Workers as real processes: started, frozen, stopped and killed, and checked from outside."""
 
 import asyncio
 import json
@@ -15,31 +15,31 @@ from tests.waiting import PATIENCE_SECONDS
 WORKER = ("-m", "worker", "run")
 SABOTAGED = ("-m", "tests.faults.sabotage")
 
-MOST_MEMORY_KB = 400_000
-MOST_FILES = 200
-MOST_TASKS = 40
-"""In a worker that has nothing to do."""
+MAX_MEMORY_KB = 400_000
+MAX_FILES = 200
+MAX_TASKS = 40
+"""Of an idle worker."""
 
-INSIDE = str(Path(__file__).with_name("inside"))
+PROBE = str(Path(__file__).with_name("worker_probe"))
 
 
 class Workers:
-    """Some workers, by number; each may be ended in any way and begun again.
+    """Numbered workers; each may be ended in any way and started again.
 
     Args:
-        folder: where their logs go.
+        folder: for their logs.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.environment: Mapping[str, str] = {}
         self.processes: dict[int, subprocess.Popen[bytes]] = {}
-        self.meant_to_end: set[int] = set()
-        """The pids of those that were ended, or were to end."""
-        self.odd: set[int] = set()
-        """The pids of those that are not as the others: no next run can use them."""
-        self.fallen: list[str] = []
-        """Those that ended though nothing ended them, and that others have replaced."""
+        self.expected_to_end: set[int] = set()
+        """The pids of workers that were ended or will end themselves."""
+        self.special: set[int] = set()
+        """The pids of workers that no other run can use."""
+        self.crashes: list[str] = []
+        """Workers that ended by themselves and were replaced."""
         self.longest_start_seconds = 0.0
         self._logs: dict[int, Path] = {}
         self._began: dict[int, float] = {}
@@ -51,48 +51,47 @@ class Workers:
         extra: Mapping[str, str] | None = None,
         *,
         command: Sequence[str] = WORKER,
-        doomed: bool = False,
+        kills_itself: bool = False,
     ) -> None:
-        """Start a worker, with more in its environment, or by another command; `doomed` when it will kill itself."""
-        if (before := self.processes.get(number)) is not None and (fell := self._fell(number, before)):
-            self.fallen.append(fell)
+        """Start a worker, with additions to its environment or with another command."""
+        if (old := self.processes.get(number)) is not None and (crash := self._describe_crash(number, old)):
+            self.crashes.append(crash)
         self._count += 1
         self._logs[number] = self.folder / f"worker-{self._count}.log"
-        own = {"PYTHONPATH": os.pathsep.join(filter(None, [INSIDE, os.environ.get("PYTHONPATH")]))}
-        environment = {**os.environ, **own, "FAULTS_INSIDE": str(self.folder), **self.environment, **(extra or {})}
+        probe = {"PYTHONPATH": os.pathsep.join(filter(None, [PROBE, os.environ.get("PYTHONPATH")]))}
+        probe["FAULTS_PROBE_FOLDER"] = str(self.folder)
+        environment = {**os.environ, **probe, **self.environment, **(extra or {})}
         with self._logs[number].open("wb") as log:
             process = subprocess.Popen([sys.executable, *command], env=environment, stdout=log, stderr=log)
         self.processes[number] = process
         if extra or command != WORKER:
-            self.odd.add(process.pid)
-        if doomed:
-            self.meant_to_end.add(process.pid)
+            self.special.add(process.pid)
+        if kills_itself:
+            self.expected_to_end.add(process.pid)
         self._began[number] = time.monotonic()
 
-    async def started(self, *numbers: int, seconds: float = PATIENCE_SECONDS) -> None:
-        """Wait until these workers are ready."""
-        deadline = time.monotonic() + seconds
+    async def wait_ready(self, *numbers: int) -> None:
+        """Wait until these workers, or all, are ready."""
+        deadline = time.monotonic() + PATIENCE_SECONDS
         for number in numbers or list(self.processes):
             while b'"worker_started"' not in self._logs[number].read_bytes():
-                assert self.alive(number), f"worker {number} ended:\n{self.log(number)}"
-                assert time.monotonic() < deadline, f"worker {number} did not start within {seconds} s"
+                assert self.is_alive(number), f"worker {number} ended:\n{self.log(number)}"
+                assert time.monotonic() < deadline, f"worker {number} did not start within {PATIENCE_SECONDS} s"
                 await asyncio.sleep(0.02)
             if (began := self._began.pop(number, None)) is not None:
                 self.longest_start_seconds = max(self.longest_start_seconds, time.monotonic() - began)
 
-    async def logged(self, what: str, *, seconds: float = PATIENCE_SECONDS) -> None:
+    async def wait_for_log(self, text: str) -> None:
         """Wait until every worker has logged this text since its start."""
-        deadline = time.monotonic() + seconds
-        while any(what.encode() not in self._logs[number].read_bytes() for number in self.processes):
-            assert time.monotonic() < deadline, f"not every worker logged {what} within {seconds} s"
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while any(text.encode() not in self._logs[number].read_bytes() for number in self.processes):
+            assert time.monotonic() < deadline, f"not every worker logged {text} within {PATIENCE_SECONDS} s"
             await asyncio.sleep(0.02)
 
     def pid(self, number: int) -> int:
-        """The process id of a worker."""
         return self.processes[number].pid
 
-    def alive(self, number: int) -> bool:
-        """Whether a worker's process is there."""
+    def is_alive(self, number: int) -> bool:
         return self.processes[number].poll() is None
 
     def log(self, number: int) -> str:
@@ -100,27 +99,25 @@ class Workers:
         return self._logs[number].read_text(errors="replace")[-4000:]
 
     def freeze(self, number: int) -> None:
-        """Stop a worker where it stands."""
         self.processes[number].send_signal(signal.SIGSTOP)
 
-    def thaw(self, number: int) -> None:
-        """Let a frozen worker go on."""
+    def resume(self, number: int) -> None:
         self.processes[number].send_signal(signal.SIGCONT)
 
     def kill(self, number: int) -> None:
-        """End a worker as a power cut does."""
-        self.meant_to_end.add(self.pid(number))
+        """Kill a worker with SIGKILL."""
+        self.expected_to_end.add(self.pid(number))
         self.processes[number].kill()
         self.processes[number].wait()
 
-    async def stop(self, number: int, *, seconds: float = PATIENCE_SECONDS) -> int:
-        """End a worker as a deployment does; its exit code."""
-        self.meant_to_end.add(self.pid(number))
+    async def stop(self, number: int) -> int:
+        """Stop a worker with SIGTERM; its exit code."""
+        self.expected_to_end.add(self.pid(number))
         self.processes[number].send_signal(signal.SIGTERM)
-        return await asyncio.to_thread(self.processes[number].wait, seconds)
+        return await asyncio.to_thread(self.processes[number].wait, PATIENCE_SECONDS)
 
-    async def ended(self, number: int, *, seconds: float = PATIENCE_SECONDS) -> bool:
-        """Wait for a worker that is to end by itself; whether it did in time."""
+    async def wait_exit(self, number: int, *, seconds: float = PATIENCE_SECONDS) -> bool:
+        """Wait until a worker ends by itself; False if it does not in time."""
         process = self.processes[number]
         try:
             await asyncio.to_thread(process.wait, seconds)
@@ -128,69 +125,62 @@ class Workers:
             return False
         return True
 
-    def end_all(self) -> None:
-        """Leave none behind."""
+    def kill_all(self) -> None:
+        """Kill all workers and forget them."""
         for number, process in self.processes.items():
-            if self.alive(number):
+            if self.is_alive(number):
                 self.kill(number)
             process.wait()
         self.processes.clear()
-        self.meant_to_end.clear()
-        self.odd.clear()
-        self.fallen.clear()
+        self.expected_to_end.clear()
+        self.special.clear()
+        self.crashes.clear()
 
     @property
-    def usual(self) -> bool:
-        """Whether the workers are such that another run can use them."""
-        return not self.odd & {process.pid for process in self.processes.values()}
+    def are_reusable(self) -> bool:
+        """Whether another run can use these workers."""
+        return not self.special & {process.pid for process in self.processes.values()}
 
-    async def wrong(self, *, seconds: float = PATIENCE_SECONDS) -> list[str]:
-        """Workers that ended though nothing ended them, that have grown too large, or that hold on to something."""
-        found, self.fallen = self.fallen, []
+    async def find_faults(self, *, seconds: float = PATIENCE_SECONDS) -> list[str]:
+        """Workers that crashed, have grown too large, or leak tasks or connections."""
+        found, self.crashes = self.crashes, []
         for number, process in self.processes.items():
             if process.poll() is not None:
-                found += filter(None, [self._fell(number, process)])
+                found += filter(None, [self._describe_crash(number, process)])
                 continue
             memory_kb, files = _memory_kb(process.pid), _open_files(process.pid)
-            if memory_kb > MOST_MEMORY_KB or files > MOST_FILES:
+            if memory_kb > MAX_MEMORY_KB or files > MAX_FILES:
                 found.append(f"worker {number} has {memory_kb} kB and {files} open files")
             deadline = time.monotonic() + seconds
-            # A worker that has nothing to do still looks for jobs now and then: it may be seen at that.
-            while (inside := await self._inside(process.pid)) is not None:
-                if inside["tasks"] <= MOST_TASKS and not inside["checked_out"]:
+            # An idle worker polls for jobs from time to time: a single report may catch it at that.
+            while (report := await self._probe(process.pid)) is not None:
+                if report["tasks"] <= MAX_TASKS and not report["checked_out"]:
                     break
                 if time.monotonic() > deadline:
-                    found.append(f"worker {number} has {inside['tasks']} tasks, {inside['checked_out']} connections")
+                    found.append(f"worker {number} has {report['tasks']} tasks, {report['checked_out']} connections")
                     break
             else:
                 found.append(f"worker {number} does not answer: {self.log(number)[-500:]}")
         return found
 
-    async def _inside(self, pid: int, *, seconds: float = PATIENCE_SECONDS) -> dict[str, int] | None:
-        """A worker's report on itself: its tasks, and the connections that are not in their pool."""
-        deadline = time.monotonic() + seconds
-        answer = self.folder / f"{pid}.json"
+    async def _probe(self, pid: int) -> dict[str, int] | None:
+        """The number of tasks in a worker and of connections taken from its pool; None without an answer."""
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        file = self.folder / f"{pid}.json"
         os.kill(pid, signal.SIGUSR2)
-        while (report := _taken(answer)) is None:
+        while not file.exists():
             if time.monotonic() > deadline:
                 return None
             await asyncio.sleep(0.02)
+        report: dict[str, int] = json.loads(file.read_text())
+        file.unlink()
         return report
 
-    def _fell(self, number: int, process: subprocess.Popen[bytes]) -> str | None:
-        """A line on a worker that ended by itself; None when it did not."""
-        if process.poll() is None or process.pid in self.meant_to_end:
+    def _describe_crash(self, number: int, process: subprocess.Popen[bytes]) -> str | None:
+        """A line about a worker that ended by itself; None if it did not."""
+        if process.poll() is None or process.pid in self.expected_to_end:
             return None
         return f"worker {number} ended with {process.returncode}: {self.log(number)[-500:]}"
-
-
-def _taken(answer: Path) -> dict[str, int] | None:
-    """Read and remove a report; None while it is not there."""
-    if not answer.exists():
-        return None
-    report: dict[str, int] = json.loads(answer.read_text())
-    answer.unlink()
-    return report
 
 
 def _open_files(pid: int) -> int:

@@ -1,4 +1,4 @@
-"""A TCP proxy that stands before a server and misbehaves on demand."""
+"""A TCP proxy in front of a server that delays, loses and breaks connections on demand."""
 
 import asyncio
 import random
@@ -10,93 +10,85 @@ from typing import Literal, cast
 
 from worker.embedded.ports import HOST, pick
 
-Way = Literal["request", "reply"]
+Direction = Literal["request", "reply"]
 
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 
 class Proxy:
-    """Stands before the server on a port of this host.
+    """Forwards connections from a port of this host to a server.
 
     Args:
         target: the server's port.
-        chance: what delays are drawn from.
     """
 
     def __init__(self, target: int) -> None:
         self.target = target
         self.port = pick()
-        self.chance = random.Random(0)  # noqa: S311  # repeatable, not secret
+        self.random = random.Random(0)  # noqa: S311  # repeatable, not secret
         self.longest_delay_seconds = 0.0
-        """Every piece of data is held back for up to so long."""
-        self.bytewise = False
-        """Data goes on byte by byte."""
-        self.silent = False
-        """Nothing gets through, and neither side notices: a half-open connection."""
-        self.replies_lost = False
-        """The answers of the server do not arrive."""
-        self._cut_within: Way | None = None
+        """The upper limit of the random delay of each piece of data."""
+        self.is_bytewise = False
+        """Data is forwarded byte by byte."""
+        self.is_silent = False
+        """No data is forwarded and neither side notices: a half-open connection."""
+        self.loses_replies = False
+        self._cut_within: Direction | None = None
         self._links: set[Link] = set()
         self._server: asyncio.Server | None = None
 
     @property
-    def slow(self) -> bool:
-        """Whether data is held back."""
-        return self.bytewise or self.longest_delay_seconds > 0
+    def is_slow(self) -> bool:
+        return self.is_bytewise or self.longest_delay_seconds > 0
 
     async def open(self) -> None:
-        """Accept connections."""
         if self._server is None:
             loop = asyncio.get_running_loop()
             self._server = await loop.create_server(lambda: Link(self).client, HOST, self.port)
 
     def refuse(self) -> None:
-        """Refuse connections; those that are there go on."""
+        """Refuse new connections; existing ones continue."""
         if self._server is not None:
             self._server.close()
             self._server = None
 
-    def cut(self, within: Way | None = None) -> None:
-        """Reset all connections at once, or the next one that carries data, half-way through it."""
+    def cut(self, within: Direction | None = None) -> None:
+        """Reset all connections at once, or the next one that sends data in this direction, half-way through it."""
         if within is None:
             for link in list(self._links):
                 link.reset()
         self._cut_within = within
 
     async def heal(self) -> None:
-        """Behave. Connections that have lost data are reset: they can never be right again."""
+        """End all faults. Connections that have lost data are reset: their protocol is out of step."""
         self.longest_delay_seconds = 0.0
-        self.bytewise = self.silent = self.replies_lost = False
+        self.is_bytewise = self.is_silent = self.loses_replies = False
         self._cut_within = None
         for link in list(self._links):
-            if link.lossy:
+            if link.has_lost_data:
                 link.reset()
         await self.open()
 
     async def close(self) -> None:
-        """End all connections."""
         self.refuse()
         self.cut()
         await asyncio.sleep(0)
 
-    def joined(self, link: "Link") -> None:
-        """A client has come."""
+    def add(self, link: "Link") -> None:
         self._links.add(link)
 
-    def left(self, link: "Link") -> None:
-        """A connection is over."""
+    def remove(self, link: "Link") -> None:
         self._links.discard(link)
 
-    def cuts(self, way: Way) -> bool:
-        """Whether this is the piece of data in the middle of which the connection is to be reset."""
-        if self._cut_within != way:
+    def take_cut(self, direction: Direction) -> bool:
+        """Whether to reset the connection in the middle of this piece of data; true once for each request."""
+        if self._cut_within != direction:
             return False
         self._cut_within = None
         return True
 
-    def loses(self, way: Way) -> bool:
-        """Whether data on this way does not arrive."""
-        return self.silent or (self.replies_lost and way == "reply")
+    def loses(self, direction: Direction) -> bool:
+        return self.is_silent or (self.loses_replies and direction == "reply")
 
 
 class Link:
@@ -104,15 +96,15 @@ class Link:
 
     def __init__(self, proxy: Proxy) -> None:
         self.proxy = proxy
-        self.lossy = False
+        self.has_lost_data = False
         self.client = _End(self, "request")
         self.server = _End(self, "reply")
         self.client.other, self.server.other = self.server, self.client
-        self.joining: asyncio.Task[None] | None = None
+        self.connecting: asyncio.Task[None] | None = None
 
-    async def join(self) -> None:
-        """Connect to the server; a client whose server is away is reset."""
-        self.proxy.joined(self)
+    async def connect(self) -> None:
+        """Connect to the server; reset the client if that fails."""
+        self.proxy.add(self)
         try:
             await asyncio.get_running_loop().create_connection(lambda: self.server, HOST, self.proxy.target)
         except OSError:
@@ -122,8 +114,7 @@ class Link:
             self.reset()
 
     def reset(self) -> None:
-        """Break off both connections, as a router that has forgotten them does."""
-        self.proxy.left(self)
+        self.proxy.remove(self)
         for end in (self.client, self.server):
             end.abort()
 
@@ -131,42 +122,42 @@ class Link:
 class _End(asyncio.Protocol):
     """Forwards the data of one side to the other."""
 
-    def __init__(self, link: Link, way: Way) -> None:
+    def __init__(self, link: Link, direction: Direction) -> None:
         self._link = link
-        self._way: Way = way
+        self._direction: Direction = direction
         self.other: _End
         self.transport: asyncio.Transport | None = None
-        self._held: deque[bytes] = deque()
+        self._delayed: deque[bytes] = deque()
         self._early: list[bytes] = []
-        self._holding: asyncio.Task[None] | None = None
+        self._forwarding: asyncio.Task[None] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)
-        if self._way == "request":
-            self._link.joining = asyncio.create_task(self._link.join())
+        if self._direction == "request":
+            self._link.connecting = asyncio.create_task(self._link.connect())
         early, self._early = self._early, []
         for data in early:
             self.send(data)
 
     def data_received(self, data: bytes) -> None:
         proxy = self._link.proxy
-        if self._link.lossy or proxy.loses(self._way):
-            self._link.lossy = True
-        elif proxy.cuts(self._way):
+        if self._link.has_lost_data or proxy.loses(self._direction):
+            self._link.has_lost_data = True
+        elif proxy.take_cut(self._direction):
             self.other.send(data[: len(data) // 2])
             self._link.reset()
-        elif self._holding is None and not proxy.slow:
+        elif self._forwarding is None and not proxy.is_slow:
             self.other.send(data)
         else:
-            self._held.append(data)
-            self._holding = self._holding or asyncio.create_task(self._pass_on())
+            self._delayed.append(data)
+            self._forwarding = self._forwarding or asyncio.create_task(self._forward_slowly())
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  # whatever the reason is
-        if not self._link.lossy and not self._held:
-            self._link.proxy.left(self._link)
+        if not self._link.has_lost_data and not self._delayed:
+            self._link.proxy.remove(self._link)
             if self.other.transport is not None:
                 self.other.transport.close()  # data sent before the end still arrives
-        elif self._way == "request":
+        elif self._direction == "request":
             self._link.reset()
 
     def send(self, data: bytes) -> None:
@@ -177,22 +168,22 @@ class _End(asyncio.Protocol):
             self.transport.write(data)
 
     def abort(self) -> None:
-        """End this side's connection with a reset."""
-        if self._holding is not None:
-            self._holding.cancel()
+        """Reset the connection of this side."""
+        if self._forwarding is not None:
+            self._forwarding.cancel()
         if self.transport is not None and not self.transport.is_closing():
             with suppress(OSError):
                 self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
             self.transport.abort()
 
-    async def _pass_on(self) -> None:
+    async def _forward_slowly(self) -> None:
         proxy = self._link.proxy
-        while self._held:
-            data = self._held.popleft()
-            await asyncio.sleep(proxy.chance.uniform(0, proxy.longest_delay_seconds))
-            for start in range(0, len(data), size := 1 if proxy.bytewise else len(data)):
+        while self._delayed:
+            data = self._delayed.popleft()
+            await asyncio.sleep(proxy.random.uniform(0, proxy.longest_delay_seconds))
+            for start in range(0, len(data), size := 1 if proxy.is_bytewise else len(data)):
                 self.other.send(data[start : start + size])
                 await asyncio.sleep(0)
-        self._holding = None
+        self._forwarding = None
         if self.transport is None or self.transport.is_closing():
             self._link.reset()

@@ -1,12 +1,12 @@
-"""The queue as a plain model: what Redis holds of it, and what every operation makes of that.
+"""The model of the queue: what Redis must hold, and what each operation must change and return.
 
-Scores that come of Redis's clock are no part of the model: it takes those that Redis gave, once they are seen to lie
-where they must. So nothing in it depends on the time that a test takes.
+The model does not compute scores that Redis takes from its clock. It adopts them after a check that they lie in the
+expected range, so it does not depend on the duration of a test.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from redis.asyncio import Redis
 
@@ -25,34 +25,34 @@ FOREIGN = b"(a key of another type)"
 
 
 class Clock(NamedTuple):
-    """A time of Redis: its own, and what the queue's clock makes of it."""
+    """A time: that of Redis's own clock, and that of the queue's monotonic clock."""
 
     raw_ms: float
     now_ms: float
 
 
-class Taken(NamedTuple):
-    """A job as a claim must have returned it."""
+class ExpectedClaim(NamedTuple):
+    """A job as a claim must return it."""
 
     job_id: bytes
     score: float
     payload: bytes | None
     state: PayloadState
-    tries: int
+    attempt: int
 
 
 @dataclass
 class State:
-    """All that Redis holds, by job id unless noted otherwise."""
+    """Everything Redis holds, by job id unless documented otherwise."""
 
     queue: dict[bytes, float] = field(default_factory=dict)
     payloads: dict[bytes, bytes] = field(default_factory=dict)
     results: dict[bytes, bytes] = field(default_factory=dict)
     leases: dict[bytes, bytes] = field(default_factory=dict)
-    tries: dict[bytes, int] = field(default_factory=dict)
+    attempts: dict[bytes, int] = field(default_factory=dict)
     abort: set[bytes] = field(default_factory=set)
     dead: dict[bytes, float] = field(default_factory=dict)
-    letters: dict[bytes, bytes] = field(default_factory=dict)
+    records: dict[bytes, bytes] = field(default_factory=dict)
     dead_payloads: dict[bytes, bytes] = field(default_factory=dict)
     holders: dict[bytes, bytes] = field(default_factory=dict)
     """By ordering key."""
@@ -61,14 +61,14 @@ class State:
     idempotency: dict[bytes, bytes] = field(default_factory=dict)
     """By idempotency key."""
     last_claims: dict[bytes, tuple[bytes, list[tuple[bytes, float]]]] = field(default_factory=dict)
-    """By claimer: the token, and each job with the score it had."""
-    tallies: dict[bytes, int] = field(default_factory=dict)
+    """By claimer: the token, and each job with its former score."""
+    counters: dict[bytes, int] = field(default_factory=dict)
     """By field."""
     others: set[bytes] = field(default_factory=set)
     """Unknown keys."""
 
     def differences(self, other: "State") -> list[str]:
-        """Where two differ; empty when they do not."""
+        """The members that differ from another state."""
         pairs = ((each.name, getattr(self, each.name), getattr(other, each.name)) for each in fields(State))
         return [f"{name}: {ours}, not {theirs}" for name, ours, theirs in pairs if ours != theirs]
 
@@ -77,7 +77,7 @@ _STRINGS = {
     b"arq:job:": "payloads",
     b"arq:result:": "results",
     b"arq:in-progress:": "leases",
-    b"arq:retry:": "tries",
+    b"arq:retry:": "attempts",
     b"arq:dead:": "dead_payloads",
     b"arq:idempotency:": "idempotency",
 }
@@ -87,8 +87,8 @@ _NAMED = {name(QUEUE).encode() for name in (keys.holders, keys.dead, keys.dead_l
 }  # fmt: skip
 
 
-async def look(redis: Redis) -> tuple[State, Clock]:
-    """All that Redis holds, and the time."""
+async def read_state(redis: Redis) -> tuple[State, Clock]:
+    """Everything Redis holds, and the time."""
     found: list[bytes] = await redis.keys("*")
     strings = [(prefix, key) for key in found for prefix in _STRINGS if key.startswith(prefix)]
     parked = [key for key in found if key.startswith(_PARKED)]
@@ -103,12 +103,12 @@ async def look(redis: Redis) -> tuple[State, Clock]:
         for key in claims:
             pipeline.lrange(key, 0, -1)  # type: ignore[arg-type]
         pipeline.mget([QUEUE, *(key for _, key in strings)])
-        time, noted, queue, dead, abort, *rest = await pipeline.execute()
+        time, stored_clock, queue, dead, abort, *rest = await pipeline.execute()
     state = State(queue=dict(queue), dead=dict(dead), abort={job_id for job_id, _ in abort})
     for key in parked:
         state.parked[key.removeprefix(_PARKED)] = dict(rest.pop(0))
-    state.holders, state.letters, tallies, *rest = rest
-    state.tallies = {field: int(counted) for field, counted in tallies.items()}
+    state.holders, state.records, counters, *rest = rest
+    state.counters = {field: int(counted) for field, counted in counters.items()}
     for key in claims:
         (token, *jobs), *rest = rest
         scores = map(float, jobs[1::2])
@@ -117,26 +117,26 @@ async def look(redis: Redis) -> tuple[State, Clock]:
         stored = FOREIGN if value is None else value
         getattr(state, _STRINGS[prefix])[key.removeprefix(prefix)] = int(stored) if prefix == b"arq:retry:" else stored
     state.others = set(found) - {key for _, key in strings} - set(parked) - set(claims) - _NAMED
-    return state, _clock(time, noted)
+    return state, _clock(time, stored_clock)
 
 
-def _clock(time: tuple[int, int], noted: Sequence[bytes | None]) -> Clock:
+def _clock(time: tuple[int, int], stored_clock: Sequence[bytes | None]) -> Clock:
     raw_us = time[0] * 1_000_000 + time[1]
-    raw, now = (float(value or 0) for value in noted)
+    raw, now = (float(value or 0) for value in stored_clock)
     now_us = raw_us if raw_us >= now else now + int(0.9 * max(0, raw_us - raw))
     return Clock(raw_us / 1000, now_us / 1000)
 
 
 @dataclass
 class Change:
-    """What was seen before an operation and after it."""
+    """The time before an operation, and the time and state after it."""
 
     before: Clock
     after: Clock
-    seen: State
+    state: State
 
-    def given(self, scores: dict[bytes, float], job_id: bytes, delay_ms: float = 0) -> float:
-        """The score that Redis gave: of the time of the operation, and so long after."""
+    def adopt_score(self, scores: dict[bytes, float], job_id: bytes, delay_ms: float = 0) -> float:
+        """The score that Redis set: the time of the operation plus the delay."""
         score = scores.get(job_id)
         assert score is not None, f"{job_id!r} has no score"
         low, high = self.before.now_ms + delay_ms, self.after.now_ms + delay_ms
@@ -144,39 +144,38 @@ class Change:
         return score
 
 
-def tally_of(how: str) -> str:
-    """What the settlements of these tests count for."""
+def counters_of(how: str) -> str:
+    """The counters that the settlements of these tests add to."""
     return f"job/{how}/ 3 4 70 900 batch:2 1 batch:jobs 3"
 
 
 def ordering_key(job_id: bytes) -> bytes | None:
-    """What a job shares with those that it must not run beside."""
+    """The ordering key in a job id."""
     return job_id.partition(b"@")[2] or None
 
 
 @dataclass
 class Model(State):
-    """What Redis must hold. Each method is an operation, done to the model, and returns what it must have answered."""
+    """What Redis must hold. Each public method is an operation on the model and returns the expected answer."""
 
-    by_hand: set[bytes] = field(default_factory=set)
-    """Jobs that were moved by hand: their order, and what is left of them, is not checked."""
+    moved_by_hand: set[bytes] = field(default_factory=set)
+    """Jobs moved by hand: neither their order nor their leftover keys are checked."""
     accepted: dict[bytes, float] = field(default_factory=dict)
-    """The places in the order of the jobs that were due as they were accepted."""
+    """The scores of the jobs that were due when they were accepted."""
     ended: dict[bytes, float] = field(default_factory=dict)
-    """By ordering key: the place of the last of those that ended."""
-    last_given: float = 0.0
-    """The last place in the order that was given out."""
+    """By ordering key: the score of the last settled job."""
+    last_place: float = 0.0
+    """The highest score of an accepted job."""
     unanswered: dict[str, list[bytes]] = field(default_factory=dict)
-    """Of each claimer, its claims whose answers were lost."""
+    """By claimer: the tokens of its claims whose answers were lost."""
 
     def holds(self, lease: Lease) -> bool:
-        """Whether a claim holds."""
+        """Whether this lease is current."""
         return self.leases.get(lease.job_id) == lease.token
 
     # Accepting.
 
     def enqueue(self, jobs: Sequence[Encoded], max_queued: int, change: Change) -> list[int]:
-        """Accept jobs."""
         answers: list[int] = []
         queued = len(self.queue)
         for job in jobs:
@@ -201,48 +200,47 @@ class Model(State):
     def _place(self, job: Encoded, job_id: bytes, change: Change) -> None:
         self.accepted.pop(job_id, None)
         if job.delay_ms:
-            self.queue[job_id] = change.given(change.seen.queue, job_id, job.delay_ms)
+            self.queue[job_id] = change.adopt_score(change.state.queue, job_id, job.delay_ms)
         elif job.due_ms > change.after.now_ms:
             self.queue[job_id] = float(job.due_ms)
         else:
-            self._place_last(job_id, change)
+            self._append(job_id, change)
 
-    def _place_last(self, job_id: bytes, change: Change) -> None:
-        score = change.given(change.seen.queue, job_id)
-        assert score > self.last_given, f"{job_id!r} at {score}, not behind {self.last_given}"
-        self.queue[job_id] = self.accepted[job_id] = self.last_given = score
+    def _append(self, job_id: bytes, change: Change) -> None:
+        score = change.adopt_score(change.state.queue, job_id)
+        assert score > self.last_place, f"{job_id!r} at {score}, not above {self.last_place}"
+        self.queue[job_id] = self.accepted[job_id] = self.last_place = score
 
     # Claiming.
 
-    def claim(self, claimer: str, count: int, token: bytes, change: Change) -> list[Taken]:
-        """Claim jobs, under this token."""
-        self._give_back_lost(claimer)
-        taken: list[Taken] = []
-        # In rounds, as the script looks: who is freed by one round comes with the next.
+    def claim(self, claimer: str, count: int, token: bytes, change: Change) -> list[ExpectedClaim]:
+        self._release_unanswered(claimer)
+        taken: list[ExpectedClaim] = []
+        # In rounds, as the script does: a job unparked in one round is due in the next.
         while len(taken) < count and (due := self._due(count - len(taken), change)):
             for score, job_id in due:
                 if not self._has_turn(job_id, score):
                     continue
                 fetched = self._fetch(job_id)
-                self.tries[job_id] = self.tries.get(job_id, 0) + 1
+                self.attempts[job_id] = self.attempts.get(job_id, 0) + 1
                 self.leases[job_id] = token
-                self.queue[job_id] = change.given(change.seen.queue, job_id, LEASE_MS)
-                taken.append(Taken(job_id, score, *fetched, self.tries[job_id]))
+                self.queue[job_id] = change.adopt_score(change.state.queue, job_id, LEASE_MS)
+                taken.append(ExpectedClaim(job_id, score, *fetched, self.attempts[job_id]))
         if taken:
-            self.last_claims[claimer.encode()] = (token, [(one.job_id, one.score) for one in taken])
+            self.last_claims[claimer.encode()] = (token, [(claim.job_id, claim.score) for claim in taken])
         return taken
 
-    def _give_back_lost(self, claimer: str) -> None:
+    def _release_unanswered(self, claimer: str) -> None:
         token, claimed = self.last_claims.get(claimer.encode(), (b"", []))
         if token in self.unanswered.get(claimer, []):
             for job_id, score in claimed:
                 if self.leases.get(job_id) == token:
-                    self._give_back(job_id, score)
+                    self._release_one(job_id, score)
 
     def _due(self, count: int, change: Change) -> list[tuple[float, bytes]]:
         now_ms = change.before.now_ms
-        between = [one for one, score in self.queue.items() if now_ms < score <= change.after.now_ms]
-        assert not between, f"due while the claim ran, so their order is unknown: {between}"
+        between = [job_id for job_id, score in self.queue.items() if now_ms < score <= change.after.now_ms]
+        assert not between, f"became due during the claim, so their order is unknown: {between}"
         return sorted((score, job_id) for job_id, score in self.queue.items() if score <= now_ms)[:count]
 
     def _has_turn(self, job_id: bytes, score: float) -> bool:
@@ -253,7 +251,7 @@ class Model(State):
             self.parked.setdefault(key, {})[job_id] = score
             self.queue[job_id] = PARKED_MS
             if holder not in self.queue:
-                self._pass_on(key)
+                self._unpark_next(key)
             return False
         self.holders[key] = job_id
         return True
@@ -268,111 +266,94 @@ class Model(State):
             return None, PayloadState.TOO_LARGE
         if job_id in self.abort:
             return payload, PayloadState.CANCEL
-        known = job_id in self.tries or job_id in self.results
+        known = job_id in self.attempts or job_id in self.results
         return payload, PayloadState.FETCHED if known else PayloadState.FRESH
 
     # Settling.
 
-    def renew(self, leases: Iterable[Lease], change: Change) -> list[Renewal]:
-        """Renew leases."""
-
-        def act(lease: Lease) -> None:
+    def renew(self, leases: Sequence[Lease], change: Change) -> list[Renewal]:
+        held, answers = self._held(leases)
+        for lease in held:
             if lease.job_id in self.queue:
-                self.queue[lease.job_id] = change.given(change.seen.queue, lease.job_id, LEASE_MS)
-
-        leases = list(leases)
-        if lost := sum(not self.holds(lease) for lease in leases):
-            self._add("leases_lost", lost)
+                self.queue[lease.job_id] = change.adopt_score(change.state.queue, lease.job_id, LEASE_MS)
+        self._add("leases_lost", len(leases) - len(held))
         return [
-            Renewal.LOST if not held else Renewal.CANCEL if lease.job_id in self.abort else Renewal.RENEWED
-            for lease, held in zip(leases, self._each_held(leases, act), strict=True)
+            Renewal.LOST if not is_held else Renewal.CANCEL if lease.job_id in self.abort else Renewal.RENEWED
+            for lease, is_held in zip(leases, answers, strict=True)
         ]
 
-    def complete(self, leases: Iterable[Lease], result: bytes) -> list[bool]:
-        """Settle jobs that ended."""
-        left: list[bytes] = []
-
-        def act(lease: Lease) -> None:
+    def complete(self, leases: Sequence[Lease], result: bytes) -> list[bool]:
+        """Settle jobs that are done or rejected."""
+        held, answers = self._held(leases, "complete")
+        for lease in held:
             self.results[lease.job_id] = result
-            left.append(lease.job_id)
-
-        answers = self._each_held(leases, act, "complete")
-        self._leave(left)
+        self._remove_settled(held)
         return answers
 
-    def bury(self, leases: Iterable[Lease], result: bytes, letter: bytes, change: Change) -> list[bool]:
-        """Settle jobs that are dead."""
-        left: list[bytes] = []
-
-        def act(lease: Lease) -> None:
+    def bury(self, leases: Sequence[Lease], result: bytes, record: bytes, change: Change) -> list[bool]:
+        held, answers = self._held(leases, "bury")
+        for lease in held:
             if (payload := self.payloads.pop(lease.job_id, None)) is not None:
                 self.dead_payloads[lease.job_id] = payload
-            self.dead[lease.job_id] = change.given(change.seen.dead, lease.job_id)
-            self.letters[lease.job_id] = letter
+            self.dead[lease.job_id] = change.adopt_score(change.state.dead, lease.job_id)
+            self.records[lease.job_id] = record
             self.results[lease.job_id] = result
-            left.append(lease.job_id)
-
-        answers = self._each_held(leases, act, "bury")
-        self._leave(left)
+        self._remove_settled(held)
         return answers
 
-    def retry(self, leases: Iterable[Lease], delay_ms: int, change: Change) -> list[bool]:
-        """Settle claims whose try failed."""
-
-        def act(lease: Lease) -> None:
+    def retry(self, leases: Sequence[Lease], delay_ms: int, change: Change) -> list[bool]:
+        """Settle claims whose attempt failed."""
+        held, answers = self._held(leases, "retry")
+        for lease in held:
             del self.leases[lease.job_id]
-            self.queue[lease.job_id] = change.given(change.seen.queue, lease.job_id, delay_ms)
-
-        return self._each_held(leases, act, "retry")
-
-    def release(self, leases: Iterable[Lease]) -> list[bool]:
-        """Give claims back."""
-        return self._each_held(leases, lambda lease: self._give_back(lease.job_id, float(lease.score)), "release")
-
-    def _each_held(self, leases: Iterable[Lease], act: Callable[[Lease], Any], how: str | None = None) -> list[bool]:
-        answers = []
-        for lease in leases:
-            answers.append(self.holds(lease))
-            if answers[-1]:
-                act(lease)
-                if how is not None:
-                    self._count(how)
+            self.queue[lease.job_id] = change.adopt_score(change.state.queue, lease.job_id, delay_ms)
         return answers
 
-    def _count(self, how: str) -> None:
-        """In the form of `tally_of`."""
-        for name, amount in (("3 4", 1), ("wait_us", 70), ("run_us", 900)):
-            self._add(f"job/{how}/ {name}", amount)
-        self._add("batch:2", 1)
-        self._add("batch:jobs", 3)
+    def release(self, leases: Sequence[Lease]) -> list[bool]:
+        """Settle claims without counting an attempt."""
+        held, answers = self._held(leases, "release")
+        for lease in held:
+            self._release_one(lease.job_id, float(lease.score))
+        return answers
+
+    def _held(self, leases: Sequence[Lease], how: str | None = None) -> tuple[list[Lease], list[bool]]:
+        """The current ones of these leases, counted if they are settled, and whether each is current."""
+        answers = [self.holds(lease) for lease in leases]
+        held = [lease for lease, is_held in zip(leases, answers, strict=True) if is_held]
+        if how is not None:
+            for name, amount in (("3 4", 1), ("wait_us", 70), ("run_us", 900)):
+                self._add(f"job/{how}/ {name}", amount * len(held))
+            self._add("batch:2", len(held))
+            self._add("batch:jobs", 3 * len(held))
+        return held, answers
 
     def _add(self, name: str, amount: int) -> None:
-        self.tallies[name.encode()] = self.tallies.get(name.encode(), 0) + amount
+        if amount:
+            self.counters[name.encode()] = self.counters.get(name.encode(), 0) + amount
 
-    def _give_back(self, job_id: bytes, score: float) -> None:
+    def _release_one(self, job_id: bytes, score: float) -> None:
         del self.leases[job_id]
         self.queue[job_id] = score
-        self.tries[job_id] = max(0, self.tries.get(job_id, 0) - 1)
+        self.attempts[job_id] = max(0, self.attempts.get(job_id, 0) - 1)
 
-    def _leave(self, job_ids: Iterable[bytes]) -> None:
-        job_ids = list(job_ids)
-        for job_id in job_ids:
-            for of_job in (self.queue, self.payloads, self.leases, self.tries):
-                of_job.pop(job_id, None)
+    def _remove_settled(self, leases: Sequence[Lease]) -> None:
+        for job_id in (lease.job_id for lease in leases):
+            for keys_of_job in (self.queue, self.payloads, self.leases, self.attempts):
+                keys_of_job.pop(job_id, None)
             self.abort.discard(job_id)
-            self._in_order(job_id)
-        for job_id in job_ids:
+            self._check_order(job_id)
+        for job_id in (lease.job_id for lease in leases):
             key = ordering_key(job_id)
             if key is not None and self.holders.get(key) == job_id:
-                self._pass_on(key)
+                self._unpark_next(key)
 
-    def _in_order(self, job_id: bytes) -> None:
+    def _check_order(self, job_id: bytes) -> None:
         key, place = ordering_key(job_id), self.accepted.get(job_id)
-        if key is not None and place is not None and job_id not in self.by_hand:
-            assert place > self.ended.get(key, 0), f"{job_id!r} ended after one that was accepted behind it"
+        if key is not None and place is not None and job_id not in self.moved_by_hand:
+            assert place > self.ended.get(key, 0), f"{job_id!r} was settled after a job accepted later"
             self.ended[key] = place
 
-    def _pass_on(self, key: bytes) -> None:
+    def _unpark_next(self, key: bytes) -> None:
         while waiting := self.parked.get(key):
             score, job_id = min((score, job_id) for job_id, score in waiting.items())
             self._unpark(job_id)
@@ -402,50 +383,48 @@ class Model(State):
         if job_id in self.queue or job_id in self.payloads:
             return -2
         self.payloads[job_id] = self.dead_payloads.pop(job_id)
-        self._place_last(job_id, change)
-        del self.dead[job_id], self.letters[job_id]
-        self.tries.pop(job_id, None)
+        self._append(job_id, change)
+        del self.dead[job_id], self.records[job_id]
+        self.attempts.pop(job_id, None)
         self.results.pop(job_id, None)
         self.abort.discard(job_id)
         return 1
 
     def purge(self, job_ids: Iterable[bytes], until_ms: float | None) -> list[bool]:
-        """Delete dead letters."""
         answers = []
         for job_id in job_ids:
             died_ms = self.dead.get(job_id)
             answers.append(died_ms is not None and (until_ms is None or died_ms <= until_ms))
             if answers[-1]:
-                del self.dead[job_id], self.letters[job_id]
+                del self.dead[job_id], self.records[job_id]
                 self.dead_payloads.pop(job_id, None)
         return answers
 
     def cancel(self, job_id: bytes, change: Change) -> tuple[Answer, bytes | None]:
-        """Cancel a job."""
         if job_id not in self.queue:
             return Answer.NOT_QUEUED, self.results.get(job_id)
-        if job_id in self.leases or job_id in self.tries or job_id in self.results:
+        if job_id in self.leases or job_id in self.attempts or job_id in self.results:
             self.abort.add(job_id)
             if job_id in self.leases:
                 return Answer.REQUESTED_FROM_WORKER, None
             if change.before.raw_ms < self.queue[job_id] < PARKED_MS:
-                # Of Redis's own clock: a job to be cancelled overtakes no job that matters.
-                self.queue[job_id] = change.seen.queue[job_id]
+                # By Redis's own clock: it does not matter which jobs a cancelled job overtakes.
+                self.queue[job_id] = change.state.queue[job_id]
                 assert change.before.raw_ms - ROUNDING_MS <= self.queue[job_id] <= change.after.raw_ms
             return Answer.REQUESTED_FROM_NEXT_WORKER, None
-        self.results[job_id] = change.seen.results.get(job_id, b"")
+        self.results[job_id] = change.state.results.get(job_id, b"")
         assert b'"cancelled"' in self.results[job_id]
         self.payloads.pop(job_id, None)
         del self.queue[job_id]
         self.abort.discard(job_id)
         self._unpark(job_id)
         if (key := ordering_key(job_id)) is not None and self.holders.get(key) == job_id:
-            self._pass_on(key)
+            self._unpark_next(key)
         return Answer.CANCELLED, None
 
     def sweep(self) -> int:
-        """Free the keys of those who were taken out by hand."""
-        gone = [key for key, holder in self.holders.items() if holder not in self.queue]
-        for key in gone:
-            self._pass_on(key)
-        return len(gone)
+        """Free the ordering keys of jobs that were removed by hand."""
+        freed = [key for key, holder in self.holders.items() if holder not in self.queue]
+        for key in freed:
+            self._unpark_next(key)
+        return len(freed)

@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from tests.faults.ending import LONGEST_BACKOFF_SECONDS, SETTLE_SECONDS
-from tests.faults.fuzzing import Fuzzed
-from tests.faults.house import LEASE_SECONDS
-from tests.faults.nemesis import Run
+from tests.faults.cluster import LEASE_SECONDS
+from tests.faults.final_checks import LONGEST_BACKOFF_SECONDS, SETTLE_SECONDS
+from tests.faults.fuzz_run import FuzzResult
+from tests.faults.nemesis import RunResult
 
 _HEAD = "| nemesis | runs | jobs | faults | lost | doubled | reordered | other | longest recovery, s |"
 _LINE = "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |"
-_NAMED = {"I1": "lost", "I2": "doubled", "I4": "reordered"}
+_COLUMNS = {"I1": "lost", "I2": "doubled", "I4": "reordered"}
 
 
 @dataclass(frozen=True)
@@ -30,25 +30,28 @@ class Campaign:
         minutes: its duration.
     """
 
-    runs: Sequence[Run]
-    fuzzed: Fuzzed | None
+    runs: Sequence[RunResult]
+    fuzzed: FuzzResult | None
     missing: Sequence[str]
     command: str
     versions: str
     minutes: float
 
     @property
-    def wrong(self) -> list[str]:
+    def failures(self) -> list[str]:
         """Failed runs: the command that repeats each, and the invariants it broke."""
-        failed = [f"`{run.command}`: {', '.join(sorted(run.verdict.wrong))}" for run in self.runs if run.verdict.wrong]
-        if self.fuzzed is not None and self.fuzzed.wrong:
+        failed = [
+            f"`{run.command}`: {', '.join(sorted(run.verdict.violations))}"
+            for run in self.runs
+            if run.verdict.violations
+        ]
+        if self.fuzzed is not None and self.fuzzed.failures:
             failed.append(f"`{self.fuzzed.command}`: fuzzing")
         return failed
 
 
-def page(campaign: Campaign) -> str:
-    """The page."""
-    wrong = campaign.wrong
+def render_page(campaign: Campaign) -> str:
+    failures = campaign.failures
     machine = f"{os.cpu_count()} cores, {platform.system()} {platform.machine()}, Python {platform.python_version()}"
     return "\n".join(
         [
@@ -66,8 +69,8 @@ def page(campaign: Campaign) -> str:
             "",
             *_table(campaign),
             "",
-            "No run broke an invariant." if not wrong else "Runs that broke an invariant:",
-            *(f"- {each}" for each in wrong),
+            "No run broke an invariant." if not failures else "Runs that broke an invariant:",
+            *(f"- {each}" for each in failures),
             *([f"Did not run: {', '.join(campaign.missing)}."] if campaign.missing else []),
             "",
             *_fuzzed(campaign.fuzzed),
@@ -77,31 +80,22 @@ def page(campaign: Campaign) -> str:
 
 def _table(campaign: Campaign) -> list[str]:
     """The table: one row for each nemesis in each of its forms, and one for all."""
-    rows: dict[str, list[Run]] = defaultdict(list)
+    rows: dict[str, list[RunResult]] = defaultdict(list)
     for run in campaign.runs:
-        rows[run.nemesis if run.how.batch == 1 else f"{run.nemesis}, batches"].append(run)
+        rows[run.nemesis if run.options.batch == 1 else f"{run.nemesis}, batches"].append(run)
     return [_HEAD, _LINE, *(_row(name, runs) for name, runs in rows.items()), _row("**all**", campaign.runs)]
 
 
-def _fuzzed(fuzzed: Fuzzed | None) -> list[str]:
+def _fuzzed(fuzzed: FuzzResult | None) -> list[str]:
     if fuzzed is None:
         return []
     counts = [f"| {kind} | {count:,} |" for kind, count in fuzzed.counts.items()]
-    result = "It broke an invariant: see above." if fuzzed.wrong else "None ended a process or delayed a good job."
-    return [
-        "Hostile input, generated from a seed:",
-        "",
-        "| kind | count |",
-        "| --- | ---: |",
-        *counts,
-        "",
-        result,
-        "",
-    ]
+    result = "It broke an invariant: see above." if fuzzed.failures else "None ended a process or delayed a good job."
+    return ["Hostile input, generated from a seed:", "", "| kind | count |", "| --- | ---: |", *counts, "", result, ""]
 
 
-def _row(name: str, runs: Sequence[Run]) -> str:
-    broken = {invariant: sum(run.verdict.counts[invariant] for run in runs) for invariant in _NAMED}
+def _row(name: str, runs: Sequence[RunResult]) -> str:
+    broken = {invariant: sum(run.verdict.counts[invariant] for run in runs) for invariant in _COLUMNS}
     other = sum(run.verdict.counts.total() for run in runs) - sum(broken.values())
     cells = [
         name,

@@ -1,7 +1,7 @@
-"""`worker run` with a fault built in from outside, for what no signal and no proxy can do.
+"""`worker run` with a built-in fault, for what no signal and no proxy can do.
 
-The environment names the fault: `python -m tests.faults.sabotage` patches the worker's functions and then runs it. The
-worker itself has no hook for any of this.
+Environment variables select faults. `python -m tests.faults.sabotage` patches the worker's functions and then runs the
+worker, which has no hooks for this.
 """
 
 import asyncio
@@ -24,60 +24,57 @@ from worker.jobs import REGISTRY
 from worker.queue import scripts
 
 KILL_AT, KILL_AFTER = "FAULTS_KILL_AT", "FAULTS_KILL_AFTER"
-BLOCKED, STUBBORN, HOARDING = "FAULTS_BLOCKED", "FAULTS_STUBBORN", "FAULTS_HOARDING"
-WITHOUT = "FAULTS_WITHOUT"
-OLDER = "FAULTS_OLDER"
+BLOCKING, STUBBORN, LEAKING = "FAULTS_BLOCKING", "FAULTS_STUBBORN", "FAULTS_LEAKING"
+OLDER, WITHOUT = "FAULTS_OLDER", "FAULTS_WITHOUT"
 
 STEPS = ("claimed", "begin", "ledger", "effect", "commit sent", "commit answered", "settle sent")
-"""Of a job's road; the worker kills itself when it comes by for the given time."""
+"""Of a job; the worker kills itself when it has reached one of them a given number of times."""
 
 BLOCK_SECONDS = 3.0
-EVERY = 40
-MOST = 2
-"""Every so many handlers misbehave, and in all no more than that."""
+UNRULY_EVERY = 40
+MAX_UNRULY_CALLS = 2
 
-_SETTLING = {"COMPLETE", "BURY", "RETRY", "RELEASE"}
+_SETTLING = ("COMPLETE", "BURY", "RETRY", "RELEASE")
 
 
-class Mine:
-    """Kills this process when one step has been come by often enough."""
+class KillSwitch:
+    """Kills this process when a step has been reached often enough."""
 
     def __init__(self, step: str, after: int) -> None:
         self.step = step
         self._left = after
 
-    def pass_by(self, step: str) -> None:
-        """A job has come to a step."""
+    def reach(self, step: str) -> None:
         if step == self.step:
             self._left -= 1
             if self._left <= 0:
                 os.kill(os.getpid(), signal.SIGKILL)
 
-    def pass_by_soon(self, step: str) -> None:
-        """A job comes to a step when what is sent now has left this process, and before its answer is read."""
+    def reach_after_send(self, step: str) -> None:
+        """Count a step once the current data has been sent, and before the answer is read."""
         if step == self.step:
             loop = asyncio.get_running_loop()
-            loop.call_soon(lambda: loop.call_soon(self.pass_by, step))
+            loop.call_soon(lambda: loop.call_soon(self.reach, step))
 
 
-def lay(mine: Mine) -> None:
-    """Watch what goes to PostgreSQL and to Redis, by the drivers' own ends."""
+def install_kill_switch(switch: KillSwitch) -> None:
+    """Watch the drivers of PostgreSQL and Redis."""
 
     def executed(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
         if "INSERT INTO job_ledger" in statement:
-            mine.pass_by("ledger")
+            switch.reach("ledger")
         elif "users" in statement or "posts" in statement:
-            mine.pass_by("effect")
+            switch.reach("effect")
 
     listen: Any = event.listen
-    listen(Engine, "begin", lambda _connection: mine.pass_by("begin"))
+    listen(Engine, "begin", lambda _connection: switch.reach("begin"))
     listen(Engine, "after_cursor_execute", executed)
     commit: Any = PGDialect_asyncpg.do_commit
 
     def do_commit(self: Any, connection: Any) -> None:
-        mine.pass_by_soon("commit sent")
+        switch.reach_after_send("commit sent")
         commit(self, connection)
-        mine.pass_by("commit answered")
+        switch.reach("commit answered")
 
     PGDialect_asyncpg.do_commit = do_commit  # type: ignore[method-assign]
     call = Script.__call__
@@ -85,25 +82,25 @@ def lay(mine: Mine) -> None:
 
     async def called(self: Script, redis: "Redis", keys: Sequence[str], args: Sequence[Any]) -> Any:
         if id(self) in settling:
-            mine.pass_by_soon("settle sent")
+            switch.reach_after_send("settle sent")
         answer = await call(self, redis, keys, args)
         if self is scripts.CLAIM and len(answer) > 1:
-            mine.pass_by("claimed")
+            switch.reach("claimed")
         return answer
 
     Script.__call__ = called  # type: ignore[method-assign]
 
 
-def misbehave(how: Callable[[Any], Any]) -> None:
-    """Let some handlers do something else first."""
+def make_handlers_unruly(act: Callable[[Any], Any]) -> None:
+    """Make a few calls of handlers act first."""
     calls = 0
 
     def wrap(handler: Any) -> Any:
         async def unruly(session: Any, message: Any) -> Any:
             nonlocal calls
             calls += 1
-            if calls % EVERY == 0 and calls <= EVERY * MOST:
-                await how(session)
+            if calls % UNRULY_EVERY == 0 and calls <= UNRULY_EVERY * MAX_UNRULY_CALLS:
+                await act(session)
             return await handler(session, message)
 
         return unruly
@@ -113,13 +110,12 @@ def misbehave(how: Callable[[Any], Any]) -> None:
         REGISTRY[name] = dataclasses.replace(job, handler=wrap(job.handler), set_based=set_based)
 
 
-async def block(_session: Any) -> None:
-    """Hold the whole event loop up."""
+async def block_event_loop(_session: Any) -> None:
     time.sleep(BLOCK_SECONDS)  # noqa: ASYNC251  # that is the fault
 
 
-async def be_stubborn(_session: Any) -> None:
-    """Go on after having been cancelled."""
+async def ignore_cancellation(_session: Any) -> None:
+    """Continue after a cancellation."""
     until = time.monotonic() + BLOCK_SECONDS
     while (left := until - time.monotonic()) > 0:
         try:
@@ -128,49 +124,45 @@ async def be_stubborn(_session: Any) -> None:
             continue
 
 
-hoard: list[Any] = []
+leaked: list[Any] = []
 
 
-async def hold_on(session: Any) -> None:
-    """Keep a connection that is never given back, and tasks that never end."""
-    hoard.append(await session.bind.connect())
-    hoard.extend(asyncio.create_task(asyncio.sleep(3600)) for _ in range(50))
+async def leak(session: Any) -> None:
+    """Keep a connection that is never returned, and tasks that never end."""
+    leaked.append(await session.bind.connect())
+    leaked.extend(asyncio.create_task(asyncio.sleep(3600)) for _ in range(50))
 
 
 def be_older() -> None:
-    """Have scripts of other texts, and so of other names: those of another version, which do the same."""
+    """Use scripts with another text, and so with other names, as another version does."""
     _rewrite(b"local function holds(id, token)", b"-- as it was\nlocal function holds(id, token)")
 
 
 def without_ledger() -> None:
-    """Nothing remembers that a job has run."""
+    """Do not record that a job has run."""
 
-    async def enter(_session: Any, _entry: Any) -> bool:
-        return True
-
-    async def enter_many(_session: Any, _entries: Any) -> bool:
+    async def record(_session: Any, _rows: Any) -> bool:
         return True
 
     async def set_reply(_session: Any, _job_id: str, _reply: str) -> None:
         return
 
-    ledger.record = enter  # type: ignore[assignment]
-    ledger.record_many = enter_many  # type: ignore[assignment]
+    ledger.record = ledger.record_many = record  # type: ignore[assignment]
     ledger.set_reply = set_reply  # type: ignore[assignment]
 
 
 def without_tokens() -> None:
-    """A worker settles what it once had claimed, whoever has it now."""
+    """Settle a job that another worker has claimed in the meantime."""
     _rewrite(b"tokens[n] == ARGV[from + (n - 1) * step + 1]", b"true")
 
 
 def without_order() -> None:
-    """Every job has its turn."""
+    """Let every job run at once."""
     _rewrite(b"local function ordering_key(id)", b"local function ordering_key(id) if true then return nil end")
 
 
 def without_renewal() -> None:
-    """Leases end while their jobs run."""
+    """Let leases expire while their jobs run."""
     call = Script.__call__
 
     async def called(self: Script, redis: "Redis", keys: Sequence[str], args: Sequence[Any]) -> Any:
@@ -193,20 +185,17 @@ def _rewrite(old: bytes, new: bytes) -> None:
     for name in dir(scripts):
         script = getattr(scripts, name)
         if isinstance(script, Script):
-            assert old in script._source, f"{name} has no {old!r}: the mutation has to follow the scripts"
+            assert old in script._source, f"{name} has no {old!r}: the mutation must follow the scripts"
             script.__init__(script._source.replace(old, new))  # type: ignore[misc]  # the same object, another text
 
 
 def main() -> None:
-    """Build the fault in, and run the worker."""
+    """Install the selected faults and run the worker."""
     if step := os.environ.get(KILL_AT):
-        lay(Mine(step, int(os.environ[KILL_AFTER])))
-    if os.environ.get(BLOCKED):
-        misbehave(block)
-    if os.environ.get(STUBBORN):
-        misbehave(be_stubborn)
-    if os.environ.get(HOARDING):
-        misbehave(hold_on)
+        install_kill_switch(KillSwitch(step, int(os.environ[KILL_AFTER])))
+    for name, act in ((BLOCKING, block_event_loop), (STUBBORN, ignore_cancellation), (LEAKING, leak)):
+        if os.environ.get(name):
+            make_handlers_unruly(act)
     if os.environ.get(OLDER):
         be_older()
     if mutation := os.environ.get(WITHOUT):

@@ -1,4 +1,4 @@
-"""The suite can fail: what protects the worker is taken away, one at a time, and the invariant for it goes red."""
+"""The suite can fail: without one of the worker's safeguards, the invariant that it protects breaks."""
 
 import os
 import re
@@ -9,144 +9,142 @@ from contextlib import asynccontextmanager
 import pytest
 
 from tests.faults import queue_state
-from tests.faults.ending import judged
-from tests.faults.house import LEASE_SECONDS, House
+from tests.faults.cluster import LEASE_SECONDS, Cluster
+from tests.faults.final_checks import judge_history
 from tests.faults.nemeses import NEMESES
-from tests.faults.nemeses.jobs import deliver_again
-from tests.faults.nemesis import How, run
-from tests.faults.processes import MOST_TASKS, SABOTAGED
-from tests.faults.sabotage import HOARDING
-from tests.faults.stage import Stage
+from tests.faults.nemeses.jobs import redeliver_job
+from tests.faults.nemesis import RunOptions, run_nemesis
+from tests.faults.processes import MAX_TASKS, SABOTAGED
+from tests.faults.sabotage import LEAKING
+from tests.faults.scenario import Scenario
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
-
 SINGLY, BATCHES = 1, 20
 FORMS = pytest.mark.parametrize("batch", [SINGLY, BATCHES], ids=["singly", "batches"])
-TOGETHER = 4
-"""So many jobs of one kind are enqueued at once: with batches they share a transaction."""
+AT_ONCE = 4
+"""Jobs of one type enqueued at once: with batches they share a transaction."""
 
 
 @asynccontextmanager
-async def stage_of(house: House, seed: int, mutation: str | None, batch: int) -> AsyncIterator[Stage]:
-    """One worker without what the mutation takes away."""
-    stage = Stage(house, seed, settings={"WORKER_BATCH_SIZE": str(batch)}, workers=1, mutation=mutation)
-    await stage.begin()
+async def open_scenario(cluster: Cluster, seed: int, mutation: str | None, batch: int) -> AsyncIterator[Scenario]:
+    """One worker with a mutation."""
+    scenario = Scenario(cluster, seed, settings={"WORKER_BATCH_SIZE": str(batch)}, workers=1, mutation=mutation)
+    await scenario.open()
     try:
-        yield stage
+        yield scenario
     finally:
-        await stage.end()
-        house.workers.end_all()
+        await scenario.close()
+        cluster.workers.kill_all()
 
 
 @FORMS
-async def test_without_the_ledger_an_effect_is_there_twice(the_house: House, seed: int, batch: int) -> None:
-    async with stage_of(the_house, seed, "ledger", batch) as stage:
-        jobs = await stage.client.enqueue([stage.load.new_post() for _ in range(TOGETHER)])
-        await stage.replies(jobs)
+async def test_an_effect_happens_twice_without_the_ledger(cluster: Cluster, seed: int, batch: int) -> None:
+    async with open_scenario(cluster, seed, "ledger", batch) as scenario:
+        jobs = await scenario.client.enqueue([scenario.load.create_post() for _ in range(AT_ONCE)])
+        await scenario.replies(jobs)
 
-        for asked in jobs:
-            await deliver_again(stage, asked)
-        await stage.gone([asked.job_id.encode() for asked in jobs])
+        for job in jobs:
+            await redeliver_job(scenario, job)
+        await scenario.wait_left_queue([job.job_id.encode() for job in jobs])
 
-        verdict = await judged(stage)
-        for asked in jobs:
-            assert f"2 effects, must be 0: {asked.job_id}" in verdict.wrong["I2"], str(verdict)
+        verdict = await judge_history(scenario)
+        for job in jobs:
+            assert f"2 effects, must be 0: {job.job_id}" in verdict.violations["I2"], str(verdict)
 
 
 @FORMS
 @pytest.mark.parametrize("mutation", ["token", None])
-async def test_without_the_tokens_a_frozen_worker_puts_an_orphan_into_the_queue(
-    the_house: House, seed: int, mutation: str | None, batch: int
+async def test_a_frozen_worker_leaves_an_orphan_in_the_queue_without_the_tokens(
+    cluster: Cluster, seed: int, mutation: str | None, batch: int
 ) -> None:
-    async with stage_of(the_house, seed, mutation, batch) as stage:
-        workers = the_house.workers
-        async with stage.rows_held(blocked=False):
-            jobs = await stage.client.enqueue([stage.load.rename(user_id) for user_id in stage.load.users[:TOGETHER]])
-            await stage.until_blocked()
+    async with open_scenario(cluster, seed, mutation, batch) as scenario:
+        workers, users = cluster.workers, scenario.load.users[:AT_ONCE]
+        async with scenario.hold_rows(blocked=False):
+            jobs = await scenario.client.enqueue([scenario.load.update_user(user_id) for user_id in users])
+            await scenario.wait_blocked()
             workers.freeze(0)
-        stage.start(1)
-        await stage.replies(jobs)
+        scenario.start_worker(1)
+        await scenario.replies(jobs)
         assert await workers.stop(1) == 0
 
-        # It wakes up to be stopped, so that no worker is left that could take the orphan for a job.
+        # It resumes in order to stop: a running worker would claim the orphan.
         workers.processes[0].send_signal(signal.SIGTERM)
-        workers.thaw(0)
-        assert await workers.ended(0)
+        workers.resume(0)
+        assert await workers.wait_exit(0)
 
-        orphans = await queue_state.orphans(the_house.redis)
-        # Of those that it had begun: one at the least.
-        found = [asked for asked in jobs if f"in the queue without a payload: {asked.job_id}" in orphans]
+        orphans = await queue_state.find_orphans(cluster.redis)
+        # At least one of the jobs that were running.
+        found = [job for job in jobs if f"in the queue without a payload: {job.job_id}" in orphans]
         assert bool(found) == (mutation is not None), orphans
 
 
 @FORMS
-async def test_without_the_order_two_jobs_of_one_key_are_open_at_once(the_house: House, seed: int, batch: int) -> None:
-    async with stage_of(the_house, seed, "order", batch) as stage:
-        user_id = stage.load.users[0]
-        asked = await stage.client.enqueue([stage.load.rename(user_id) for _ in range(50)])
-        await stage.replies(asked)
+async def test_two_jobs_of_a_key_are_open_at_once_without_the_order(cluster: Cluster, seed: int, batch: int) -> None:
+    async with open_scenario(cluster, seed, "order", batch) as scenario:
+        user_id = scenario.load.users[0]
+        jobs = await scenario.client.enqueue([scenario.load.update_user(user_id) for _ in range(50)])
+        await scenario.replies(jobs)
 
-        verdict = await judged(stage)
-        assert verdict.wrong["I5"], str(verdict)
+        verdict = await judge_history(scenario)
+        assert verdict.violations["I5"], str(verdict)
 
 
 @FORMS
 @pytest.mark.parametrize("mutation", ["renewal", None])
-async def test_without_the_renewal_a_long_job_is_begun_while_it_runs(
-    the_house: House, seed: int, mutation: str | None, batch: int
+async def test_a_long_job_starts_again_while_it_runs_without_the_renewal(
+    cluster: Cluster, seed: int, mutation: str | None, batch: int
 ) -> None:
-    async with stage_of(the_house, seed, mutation, batch) as stage:
-        async with stage.rows_held(blocked=False):
-            asked = await stage.client.enqueue([stage.load.rename(user_id) for user_id in stage.load.users[:TOGETHER]])
-            # What shares a session comes to the ledger last, where it is seen: the first who is seen is the third.
+    async with open_scenario(cluster, seed, mutation, batch) as scenario:
+        users = scenario.load.users[:AT_ONCE]
+        async with scenario.hold_rows(blocked=False):
+            jobs = await scenario.client.enqueue([scenario.load.update_user(user_id) for user_id in users])
+            # A batch writes the ledger last, where an attempt is noticed: the third attempt is the first to be noticed.
             leases = 1.5 if batch == SINGLY else 2.25
-            await stage.pause(leases * LEASE_SECONDS, (leases + 0.1) * LEASE_SECONDS)
-        await stage.replies(asked)
+            await scenario.pause(leases * LEASE_SECONDS, (leases + 0.1) * LEASE_SECONDS)
+        await scenario.replies(jobs)
 
-        verdict = await judged(stage, fault_free=True)
-        assert bool(verdict.wrong["I5"]) == (mutation is not None), str(verdict)
+        verdict = await judge_history(scenario, fault_free=True)
+        assert bool(verdict.violations["I5"]) == (mutation is not None), str(verdict)
 
 
-async def test_a_failed_run_shows_its_history_and_how_to_repeat_it(the_house: House, seed: int) -> None:
-    done = await run(the_house, NEMESES["redelivery"], How(seed, mutation="ledger"))
+async def test_a_failed_run_shows_its_history_and_how_to_repeat_it(cluster: Cluster, seed: int) -> None:
+    run = await run_nemesis(cluster, NEMESES["redelivery"], RunOptions(seed, mutation="ledger"))
 
-    text = str(done)
-    (doubled, *_) = [found for found in done.verdict.wrong["I2"] if found.startswith("2 effects")]
+    text = str(run)
+    (doubled, *_) = [violation for violation in run.verdict.violations["I2"] if violation.startswith("2 effects")]
     job_id = doubled.split()[-1]
     assert f"repeat it: python -m tests.faults --only redelivery --seed {seed} --batch 1 --without ledger" in text
-    # What was enqueued and when, the observed outcome, and the ledger's.
+    # When it was enqueued, the observed outcome, and the outcome in the ledger.
     (line,) = [line for line in text.splitlines() if line.lstrip().startswith("#") and f" {job_id} " in line]
     for event in ("invoked", "ok", "observed", "delivered again"):
         assert event in line
-    assert f"I2: {done.verdict.counts['I2']}" in text
+    assert f"I2: {run.verdict.counts['I2']}" in text
 
 
-async def test_what_a_worker_holds_on_to_is_seen(the_house: House, seed: int) -> None:
-    async with stage_of(the_house, seed, None, SINGLY) as stage:
-        workers = the_house.workers
-        assert await workers.wrong() == []
+async def test_leaked_tasks_and_connections_are_reported(cluster: Cluster, seed: int) -> None:
+    async with open_scenario(cluster, seed, None, SINGLY) as scenario:
+        workers = cluster.workers
+        assert await workers.find_faults() == []
         workers.kill(0)
-        workers.start(0, {HOARDING: "1"}, command=SABOTAGED)
-        await workers.started()
-        await stage.replies(await stage.client.enqueue([stage.load.new_post() for _ in range(100)]))
+        workers.start(0, {LEAKING: "1"}, command=SABOTAGED)
+        await workers.wait_ready()
+        await scenario.replies(await scenario.client.enqueue([scenario.load.create_post() for _ in range(100)]))
 
-        (found,) = await workers.wrong(seconds=0.5)
+        (found,) = await workers.find_faults(seconds=0.5)
 
         tasks, connections = (int(number) for number in re.findall(r"(\d+) (?:tasks|connections)", found))
-        assert tasks > MOST_TASKS
+        assert tasks > MAX_TASKS
         assert connections == 2
 
 
-async def test_a_worker_that_ended_by_itself_is_seen_though_another_came_in_its_place(
-    the_house: House, seed: int
-) -> None:
-    async with stage_of(the_house, seed, None, SINGLY) as stage:
-        workers = the_house.workers
+async def test_a_crashed_worker_is_reported_after_its_replacement(cluster: Cluster, seed: int) -> None:
+    async with open_scenario(cluster, seed, None, SINGLY) as scenario:
+        workers = cluster.workers
         os.kill(workers.pid(0), signal.SIGKILL)
-        assert await workers.ended(0)
-        await stage.whole()
+        assert await workers.wait_exit(0)
+        await scenario.restore_workers()
 
-        (found,) = await workers.wrong()
+        (found,) = await workers.find_faults()
 
         assert found.startswith("worker 0 ended with -9")

@@ -1,68 +1,69 @@
-"""What no nemesis measures: how soon a killed worker's jobs run, and beginning and ending without servers."""
+"""What no nemesis measures: when the jobs of a killed worker run, and starting and stopping without servers."""
 
 import asyncio
 
 import pytest
 
-from tests.faults.ending import ends_well
-from tests.faults.house import LEASE_SECONDS, House
-from tests.faults.stage import Stage
+from tests.faults.cluster import LEASE_SECONDS, Cluster
+from tests.faults.final_checks import assert_ends_well
+from tests.faults.scenario import Scenario
 from tests.waiting import Stopwatch
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 
-async def test_a_killed_workers_jobs_run_within_the_lease_and_two_seconds(the_house: House, seed: int) -> None:
-    stage = Stage(the_house, seed)
-    await stage.begin()
-    # The other one takes part only when it has something to take over.
-    the_house.workers.freeze(1)
+async def test_jobs_of_a_killed_worker_run_within_the_lease_and_two_seconds(cluster: Cluster, seed: int) -> None:
+    scenario = Scenario(cluster, seed)
+    await scenario.open()
+    # The other worker is frozen until it has jobs to take over.
+    cluster.workers.freeze(1)
     try:
-        async with stage.rows_held(blocked=False):
-            await stage.client.enqueue([stage.load.rename(user_id) for user_id in stage.load.users[:4]])
-            await stage.until_blocked()
-            held = await stage.held_jobs()
-            the_house.workers.kill(0)
-            killed = Stopwatch()
+        async with scenario.hold_rows(blocked=False):
+            users = scenario.load.users[:4]
+            await scenario.client.enqueue([scenario.load.update_user(user_id) for user_id in users])
+            await scenario.wait_blocked()
+            leased = await scenario.leased_jobs()
+            cluster.workers.kill(0)
+            since_kill = Stopwatch()
     finally:
-        the_house.workers.thaw(1)
-    waiting = [asked for asked in stage.client.history if asked.job_id in held]
+        cluster.workers.resume(1)
+    jobs = [job for job in scenario.client.history if job.job_id in leased]
 
-    await stage.replies(waiting)
+    await scenario.replies(jobs)
 
-    assert waiting
-    assert killed.seconds() < LEASE_SECONDS + 2
-    await ends_well(stage)
+    assert jobs
+    assert since_kill.seconds() < LEASE_SECONDS + 2
+    await assert_ends_well(scenario)
 
 
-async def test_workers_wait_for_servers_that_are_not_there_yet(the_house: House, seed: int) -> None:
-    stage = Stage(the_house, seed)
-    await stage.begin()
+async def test_workers_wait_for_servers_that_start_later(cluster: Cluster, seed: int) -> None:
+    scenario = Scenario(cluster, seed)
+    await scenario.open()
     for number in (0, 1):
-        assert await the_house.workers.stop(number) == 0
-    await stage.client.enqueue(stage.load.draw(50))
-    await asyncio.to_thread(the_house.valkey.stop)
-    await asyncio.to_thread(the_house.postgres.stop)
+        assert await cluster.workers.stop(number) == 0
+    await scenario.client.enqueue(scenario.load.draw(50))
+    await asyncio.to_thread(cluster.valkey.stop)
+    await asyncio.to_thread(cluster.postgres.stop)
     for number in (0, 1):
-        the_house.workers.start(number)
-    await the_house.workers.logged('"server_lost"')
-    await asyncio.to_thread(the_house.valkey.start)
-    await the_house.workers.logged('"database_awaited"')
-    await asyncio.to_thread(the_house.postgres.start)
+        cluster.workers.start(number)
+    await cluster.workers.wait_for_log('"server_lost"')
+    await asyncio.to_thread(cluster.valkey.start)
+    await cluster.workers.wait_for_log('"database_awaited"')
+    await asyncio.to_thread(cluster.postgres.start)
 
-    await ends_well(stage)
+    await assert_ends_well(scenario)
 
 
-async def test_stopping_does_not_wait_for_servers_that_are_away(the_house: House, seed: int) -> None:
-    stage = Stage(the_house, seed)
-    await stage.begin()
-    await stage.client.enqueue(stage.load.draw(200))
-    await asyncio.to_thread(the_house.valkey.kill)
-    await asyncio.to_thread(the_house.postgres.kill)
+async def test_workers_stop_while_the_servers_are_down(cluster: Cluster, seed: int) -> None:
+    scenario = Scenario(cluster, seed)
+    await scenario.open()
+    await scenario.client.enqueue(scenario.load.draw(200))
+    await asyncio.to_thread(cluster.valkey.kill)
+    await asyncio.to_thread(cluster.postgres.kill)
 
-    codes = await asyncio.gather(*(the_house.workers.stop(number) for number in (0, 1)))
+    codes = await asyncio.gather(*(cluster.workers.stop(number) for number in (0, 1)))
 
     assert codes == [0, 0]
-    await the_house.heal()
-    await stage.whole()
-    await ends_well(stage)
+    await cluster.heal()
+    await scenario.restore_workers()
+    await assert_ends_well(scenario)

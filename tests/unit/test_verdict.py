@@ -4,46 +4,46 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
 from producers import UpdateUser, UserChanges
-from tests.faults.client import Asked
-from tests.faults.seen import Effect, Entered, Entry, Seen
+from tests.faults.client import JobRecord
+from tests.faults.observations import Effect, LedgerInsert, LedgerRow, Observations
 from tests.faults.verdict import Verdict, judge
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 HISTORY_OF = 3
 
 
-def asked(number: int, *, call: int, accepted_by: int | None = None, state: str = "ok") -> Asked:
+def asked(number: int, *, call: int, accepted_by: int | None = None, state: str = "ok") -> JobRecord:
     mark = f"renamed-{number}"
-    one = Asked(number, f"j{number}", UpdateUser(user_id=1, changes=UserChanges(username=mark)), mark, call)
+    one = JobRecord(number, f"j{number}", UpdateUser(user_id=1, changes=UserChanges(username=mark)), mark, call)
     one.state = state  # type: ignore[assignment]
     if state == "ok":
         one.accepted_by = call if accepted_by is None else accepted_by
     return one
 
 
-def verdict_on(jobs: Sequence[Asked], *, seconds: float = 0.5) -> Verdict:
+def verdict_on(jobs: Sequence[JobRecord], *, seconds: float = 0.5) -> Verdict:
     """Of jobs that were done in this order, one begun each second, each open for so long."""
-    entered = [
-        Entered(job.job_id, str(at), NOON + timedelta(seconds=at), NOON + timedelta(seconds=at + seconds))
+    inserts = [
+        LedgerInsert(job.job_id, str(at), NOON + timedelta(seconds=at), NOON + timedelta(seconds=at + seconds))
         for at, job in enumerate(jobs)
     ]
     user = {"id": 1, "email": "ada@example.com", "username": "ada", "is_active": True}
-    seen = Seen(
-        ledger={job.job_id: Entry(job.job_id, "done", None, user, at) for at, job in enumerate(jobs)},
-        entered=entered,
+    observed = Observations(
+        ledger={job.job_id: LedgerRow(job.job_id, "done", None, user, at) for at, job in enumerate(jobs)},
+        inserts=inserts,
         effects=[Effect(at, "UPDATE", "users", 1, job.mark, None, str(at)) for at, job in enumerate(jobs)],
         changes=[],
         overlaps=[],
-        overlaps_seen=0,
-        twice_at_once=0,
+        overlap_count=0,
+        concurrent_attempts=0,
         users={1: user},
         posts={},
     )
-    return judge(sorted(jobs, key=lambda job: job.number), [None] * len(jobs), seen)
+    return judge(sorted(jobs, key=lambda job: job.number), [None] * len(jobs), observed)
 
 
-def reordered(jobs: Sequence[Asked]) -> bool:
-    return "I4" in verdict_on(jobs).wrong
+def reordered(jobs: Sequence[JobRecord]) -> bool:
+    return "I4" in verdict_on(jobs).violations
 
 
 def test_what_was_accepted_by_an_earlier_call_comes_first() -> None:
@@ -91,15 +91,15 @@ def test_what_was_never_answered_still_came_after_what_was_answered_before() -> 
 def test_a_transaction_that_begins_before_the_one_of_its_key_has_ended_is_seen() -> None:
     jobs = [asked(number, call=number) for number in range(1, 1 + HISTORY_OF)]
 
-    assert "I5" not in verdict_on(jobs, seconds=1.0).wrong
-    assert len(verdict_on(jobs, seconds=1.5).wrong["I5"]) == HISTORY_OF - 1
+    assert "I5" not in verdict_on(jobs, seconds=1.0).violations
+    assert len(verdict_on(jobs, seconds=1.5).violations["I5"]) == HISTORY_OF - 1
 
 
 def test_around_a_violation_are_the_jobs_of_its_key() -> None:
     jobs = [asked(number, call=number) for number in range(1, 8)]
     jobs[3], jobs[4] = jobs[4], jobs[3]
 
-    around = "\n".join(verdict_on(jobs).around)
+    context = "\n".join(verdict_on(jobs).context)
 
     for number in range(2, 8):
-        assert f"#{number} j{number}@user:1 update_user" in around
+        assert f"#{number} j{number}@user:1 update_user" in context

@@ -1,20 +1,20 @@
-"""Jobs that are delivered again and again, and one ordering key with very many."""
+"""Jobs that are delivered again and again, and one ordering key with very many jobs."""
 
 import asyncio
 import json
 from collections.abc import Sequence
 
 from tests.faults import queue_state
-from tests.faults.client import Asked
+from tests.faults.client import JobRecord
 from tests.faults.nemesis import Nemesis
 from tests.faults.queue_state import QUEUE
-from tests.faults.stage import Stage
+from tests.faults.scenario import Scenario
 
 HOT_JOBS = 300
-MOST_HOT_JOBS = 100_000
-CALL = 500
-# One that waits has its place, which a client that gives it another one takes from it.
-_AGAIN = """
+HOT_CALLS, JOBS_PER_CALL = 200, 500
+"""Of the long form."""
+# A job that waits in the queue is left alone: a new score would move it.
+_REDELIVER = """
 if redis.call('ZSCORE', KEYS[1], ARGV[1]) and redis.call('EXISTS', KEYS[3]) == 0 then return 0 end
 local time = redis.call('TIME')
 redis.call('SET', KEYS[2], ARGV[2])
@@ -23,65 +23,65 @@ return 1
 """
 
 
-async def redelivered(stage: Stage) -> None:
-    """Jobs put into the queue again, while they run and when they have long ended."""
+async def redeliver(scenario: Scenario) -> None:
+    """Put jobs into the queue again, while they run and long after they ended."""
     for _ in range(10):
-        await stage.pause(0.05, 0.2)
-        history = stage.client.history
-        for asked in [*stage.chance.sample(history, 5), *history[-10:]]:
-            if asked.state == "ok":
-                stage.faults += await deliver_again(stage, asked)
+        await scenario.pause(0.05, 0.2)
+        history = scenario.client.history
+        for job in [*scenario.random.sample(history, 5), *history[-10:]]:
+            if job.state == "ok":
+                scenario.faults += await redeliver_job(scenario, job)
 
 
-async def deliver_again(stage: Stage, asked: Asked) -> bool:
-    """Put a job into the queue as any client of the wire may, unless it waits there; whether that was done."""
-    fields = json.loads(asked.message.model_dump_json(exclude_none=True))
-    payload = {"f": asked.message.job, "k": fields, "a": [], "t": None, "et": 1_700_000_000_000}
-    names = [QUEUE, *(f"arq:{what}:{asked.job_id}" for what in ("job", "in-progress"))]
-    delivered: int = await stage.house.redis.eval(_AGAIN, len(names), *names, asked.job_id, json.dumps(payload))
+async def redeliver_job(scenario: Scenario, job: JobRecord) -> bool:
+    """Enqueue a job as a raw client, unless it waits in the queue; whether that was done."""
+    fields = json.loads(job.message.model_dump_json(exclude_none=True))
+    payload = {"f": job.message.job, "k": fields, "a": [], "t": None, "et": 1_700_000_000_000}
+    names = [QUEUE, *(f"arq:{kind}:{job.job_id}" for kind in ("job", "in-progress"))]
+    delivered: int = await scenario.cluster.redis.eval(_REDELIVER, len(names), *names, job.job_id, json.dumps(payload))
     if delivered:
-        asked.note("delivered again")
+        job.log("delivered again")
     return bool(delivered)
 
 
-async def hot_key(stage: Stage) -> None:
-    """Very many jobs for one user, beside the others."""
-    # In the long form a key of its own: what the others have for it would still wait when these are taken out.
-    user_id = stage.load.users.pop(0) if stage.long else stage.load.users[0]
-    hot: list[Asked] = []
-    for _ in range(MOST_HOT_JOBS // CALL if stage.long else 1):
-        jobs = [stage.load.rename(user_id) for _ in range(CALL if stage.long else HOT_JOBS)]
-        stage.crowded_by = f"user:{user_id}"
-        hot += await stage.client.enqueue(jobs)
-    stage.faults += 1
-    # Some are done one by one, while the others have theirs as well.
-    await stage.pause(0.5, 1)
-    if stage.long:
-        await asyncio.sleep(stage.seconds)
-        await take_out_the_rest(stage, hot)
-    stage.crowded_by = None
+async def hot_key(scenario: Scenario) -> None:
+    """Very many jobs for one user, among the others."""
+    # The long form takes a user out of the load: other jobs of that user would still be parked at the removal.
+    user_id = scenario.load.users.pop(0) if scenario.is_long else scenario.load.users[0]
+    hot: list[JobRecord] = []
+    for _ in range(HOT_CALLS if scenario.is_long else 1):
+        size = JOBS_PER_CALL if scenario.is_long else HOT_JOBS
+        scenario.crowded_key = f"user:{user_id}"
+        hot += await scenario.client.enqueue([scenario.load.update_user(user_id) for _ in range(size)])
+    scenario.faults += 1
+    await scenario.pause(0.5, 1)
+    if scenario.is_long:
+        await asyncio.sleep(scenario.seconds)
+        await remove_the_rest(scenario, hot)
+    scenario.crowded_key = None
 
 
-async def take_out_the_rest(stage: Stage, hot: Sequence[Asked]) -> None:
-    """Look at what is left of very many jobs of a key, and take it away: to do all would take the rest of the day.
+async def remove_the_rest(scenario: Scenario, hot: Sequence[JobRecord]) -> int:
+    """Check the remaining jobs of the key, remove them and return their number: to run all of them takes too long.
 
-    They must be all that were not done, whole, and those that were accepted last.
+    They must be complete, and the last ones in the order of acceptance.
     """
-    workers = stage.house.workers
-    for number in range(stage.workers):
+    workers = scenario.cluster.workers
+    for number in range(scenario.workers):
         if (code := await workers.stop(number)) != 0:
-            stage.complaints.append(("I8", f"a worker that was stopped ended with {code}"))
-    left = await stage.still_queued(hot)
-    stage.complaints += [("I7", orphan) for orphan in (await queue_state.orphans(stage.house.redis))[:3]]
-    if [one for one in hot if one in left] != hot[len(hot) - len(left) :]:
-        stage.complaints.append(("I4", f"{hot[0].key}: what is left are not those that were accepted last"))
-    stage.notes.append(f"of {len(hot):,} jobs of one key {len(hot) - len(left):,} were done, beside the others")
-    await queue_state.take_out(stage.house.redis, str(hot[0].key), [one.job_id for one in left])
-    stage.client.forget(left)
-    await stage.whole()
+            scenario.violations.append(("I8", f"a stopped worker exited with {code}"))
+    left = await scenario.still_queued(hot)
+    scenario.violations += [("I7", orphan) for orphan in (await queue_state.find_orphans(scenario.cluster.redis))[:3]]
+    if [job for job in hot if job in left] != hot[len(hot) - len(left) :]:
+        scenario.violations.append(("I4", f"{hot[0].key}: the remaining jobs are not the last accepted ones"))
+    scenario.notes.append(f"of {len(hot):,} jobs of one key {len(hot) - len(left):,} were done, among others")
+    await queue_state.remove_jobs(scenario.cluster.redis, str(hot[0].key), [job.job_id for job in left])
+    scenario.client.forget(left)
+    await scenario.restore_workers()
+    return len(left)
 
 
 JOBS = [
-    Nemesis(14, "redelivery", redelivered, "jobs", kills=True),
-    Nemesis(15, "hot-key", hot_key, "jobs", counts_no_try=True, once=True),
+    Nemesis(14, "redelivery", redeliver, "jobs", kills_jobs=True),
+    Nemesis(15, "hot-key", hot_key, "jobs", costs_no_attempt=True, once=True),
 ]

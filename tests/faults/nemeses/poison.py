@@ -1,4 +1,4 @@
-"""Data that should never be in Redis: the worker reads and buries it, and the other jobs are unharmed."""
+"""Data that should never be in Redis: the worker buries it, and the other jobs are unharmed."""
 
 import json
 import pickle
@@ -6,9 +6,9 @@ from typing import Any
 
 from tests.faults.nemesis import Nemesis
 from tests.faults.queue_state import QUEUE
-from tests.faults.stage import Stage
+from tests.faults.scenario import Scenario
 
-DEEP = 50_000
+DEPTH = 50_000
 HUGE_BYTES = 64 * 1024 * 1024
 
 
@@ -28,7 +28,7 @@ PAYLOADS: dict[bytes, bytes] = {
     b"poison-types": _payload(f="delete_user", k={"user_id": "seven"}),
     b"poison-nul": _payload(f="create_post", k={"author_id": 1, "title": "a\x00b", "content": ""}),
     b"poison-surrogate": _payload(f="create_post", k={"author_id": 1, "title": "\ud800", "content": ""}),
-    b"poison-deep": b'{"f":"create_user","k":' + b'{"a":' * DEEP + b"1" + b"}" * DEEP + b',"a":[],"t":null,"et":1}',
+    b"poison-deep": b'{"f":"create_user","k":' + b'{"a":' * DEPTH + b"1" + b"}" * DEPTH + b',"a":[],"t":null,"et":1}',
     b"poison-time": _payload(et=10**30),
     b"poison-large-id": _payload(f="delete_user", k={"user_id": 2**70}),
     b"poison\xff\xfe": _payload(f="delete_user", k={"user_id": 1}),
@@ -39,17 +39,17 @@ PAYLOADS: dict[bytes, bytes] = {
 SCORES: dict[bytes, str] = {b"poison-garbage": "-inf", b"poison-list": "-1e300", b"poison-nul": "0"}
 
 
-async def poison(stage: Stage) -> None:
-    """All of it at once, among the other jobs; it must leave the queue, and what cannot be read be kept whole."""
-    redis = stage.house.redis
-    await stage.pause(0.1, 0.3)
+async def poison(scenario: Scenario) -> None:
+    """All of it at once, among other jobs. It must leave the queue, and unreadable payloads must be kept unchanged."""
+    redis = scenario.cluster.redis
+    await scenario.pause(0.1, 0.3)
     payloads = dict(PAYLOADS)
-    if stage.long and not stage.faults:
+    if scenario.is_long and not scenario.faults:
         payloads[b"poison-huge"] = b"x" * HUGE_BYTES
     for job_id, payload in payloads.items():
         await redis.set(b"arq:job:" + job_id, payload)
         await redis.execute_command("ZADD", QUEUE, SCORES.get(job_id, "1"), job_id)
-    # Keys of the wrong type, for a payload, for a lease, for the count of tries.
+    # Keys of the wrong type: a payload, a lease, a number of attempts.
     await redis.lpush("arq:job:poison-list-key", "x")
     await redis.execute_command("ZADD", QUEUE, "1", "poison-list-key", "1", "poison-without-payload")
     await redis.set("arq:job:poison-lease", b"{}")
@@ -57,15 +57,15 @@ async def poison(stage: Stage) -> None:
     await redis.hset("arq:retry:poison-lease", "a", "b")
     await redis.execute_command("ZADD", QUEUE, "1", "poison-lease")
     names = [*payloads, b"poison-list-key", b"poison-without-payload", b"poison-lease"]
-    stage.faults += len(names)
-    await stage.gone(names)
+    scenario.faults += len(names)
+    await scenario.wait_left_queue(names)
     for job_id in names:
         if not await redis.exists(b"arq:result:" + job_id):
-            stage.complaints.append(("I1", f"no outcome: {job_id[:40]!r}"))
+            scenario.violations.append(("I1", f"no outcome: {job_id[:40]!r}"))
         await redis.delete(b"arq:result:" + job_id)
     for job_id in (b"poison-garbage", b"poison-deep", b"poison\xff\xfe"):
         if await redis.get(b"arq:dead:" + job_id) != payloads[job_id]:
-            stage.complaints.append(("P7", f"not kept whole: {job_id!r}"))
+            scenario.violations.append(("P7", f"payload was changed: {job_id!r}"))
 
 
 POISON = [Nemesis(13, "poison", poison, "jobs")]
