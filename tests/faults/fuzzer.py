@@ -73,7 +73,7 @@ class Fuzzer:
             "job": self.random.choice(["create_user", "\x1b]0;x\x07", "", "x" * 5000]),
             "code": self.random.choice(["failed", "\u202e", "\n\n", 7, None]),
             "detail": self.random.choice(["reason", "\x00\x1b[31m", "\U0001f4a5" * 400, {}, "[red]no[/nothing]"]),
-            "tries": self.random.choice([1, -1, 10**30, 2**63, "1", None, 1.5]),
+            "attempts": self.random.choice([1, -1, 10**30, 2**63, "1", None, 1.5]),
             "enqueued_ms": self.random.choice([1, -1, 10**30, -(10**18), 253402300800000, None]),
             "worker": self.random.choice(["host:1", "\ufeff", None]),
         }
