@@ -26,13 +26,14 @@ LONG_SECONDS = 8.0
 """How long a nemesis strikes at least: within 20 minutes every nemesis runs in both forms."""
 BATCH = 20
 
-Minutes = Annotated[float, typer.Option(help="Duration; the current run is finished.")]
-Seed = Annotated[int | None, typer.Option(help="Of the first run; default: a random one.")]
+Minutes = Annotated[float, typer.Option(help="Minutes to run; the current run is finished.")]
+Seed = Annotated[int | None, typer.Option(help="Seed of the first run; default: a random one.")]
 Only = Annotated[str | None, typer.Option(metavar="NEMESIS", help=f"One of: {', '.join(ALL)}.")]
 Seconds = Annotated[float | None, typer.Option(min=0, help="How long a nemesis strikes at least; 0: once.")]
 Batch = Annotated[int | None, typer.Option(min=1, help="Jobs in a transaction; default: runs with 1 and with many.")]
 Without = Annotated[
-    str | None, typer.Option(metavar="PART", help=f"Remove a safeguard, to see a failure: {', '.join(MUTATIONS)}.")
+    str | None,
+    typer.Option(metavar="PART", help=f"Disable a part, to prove that the suite fails: {', '.join(MUTATIONS)}."),
 ]
 Report = Annotated[Path | None, typer.Option(help="Write a page with the results to this file.")]
 
@@ -47,13 +48,13 @@ def main(
     without: Without = None,
     report: Report = None,
 ) -> None:
-    """Run every nemesis by itself and any two at once, repeatedly; exit with 1 if an invariant broke.
+    """Run every nemesis by itself and any two at once, repeatedly. Exits with 1 if an invariant is broken.
 
     A seed and a nemesis without minutes repeat one run.
     """
     if only is not None and only not in ALL:
         raise typer.BadParameter(f"{only!r} is not one of {', '.join(ALL)}", param_hint="--only")
-    # Exit normally on SIGTERM, so that no server or worker is left running.
+    # Exit normally on SIGTERM, so that servers and workers are cleaned up.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     chance = random.Random(seed)  # noqa: S311  # repeatable, not secret
     long_seconds = LONG_SECONDS if minutes else 0
@@ -72,8 +73,8 @@ def main(
         report.write_text(render_page(campaign))
     jobs = sum(run.jobs for run in runs)
     typer.echo(
-        f"{len(runs)} runs, {jobs:,} jobs, {duration:.1f} minutes ({jobs / duration:,.0f} a minute), longest recovery "
-        f"{max((run.recovery_seconds for run in runs), default=0):.1f} s, {len(campaign.failures)} failed"
+        f"{len(runs)} runs, {jobs:,} jobs, {duration:.1f} minutes ({jobs / duration:,.0f} per minute), longest "
+        f"recovery {max((run.recovery_seconds for run in runs), default=0):.1f} s, {len(campaign.failures)} failed"
     )
     raise typer.Exit(1 if campaign.failures or not runs else 0)
 
@@ -114,7 +115,7 @@ def _missing(runs: list[RunResult]) -> list[str]:
 async def _run_campaign(
     plan: Iterator[tuple[Nemesis, RunOptions]], deadline: float, fuzz_seed: int | None
 ) -> tuple[list[RunResult], FuzzResult | None, str]:
-    """Run the plan until the deadline, and the fuzz tests during a nemesis that leaves the processor idle."""
+    """Run the plan until the deadline. Fuzzing is not a nemesis: it runs once per campaign, during an idle one."""
     runs: list[RunResult] = []
     fuzzing: asyncio.Task[FuzzResult] | None = None
     async with open_cluster() as cluster:

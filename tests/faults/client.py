@@ -82,7 +82,7 @@ class Client:
         """Enqueue messages, each with the mark of its rows, and record the answers."""
         jobs = []
         for start in range(0, len(messages), JOBS_PER_CALL):
-            # One call at a time: the order of acceptance of two concurrent calls is unknown.
+            # One call at a time, or the order of acceptance is unknown.
             async with self._one_call:
                 call = next(self._calls)
                 batch = []
@@ -95,7 +95,7 @@ class Client:
         return jobs
 
     async def repeat(self, jobs: Iterable[JobRecord]) -> None:
-        """Enqueue jobs whose acceptance is unknown again, under the same ids."""
+        """Enqueue again, under the same ids, the jobs that may not have been accepted."""
         unknown = [job for job in jobs if job.state == "unknown"]
         # The jobs of one call stay together: whichever call is accepted, it accepts all of them.
         for _, batch in itertools.groupby(unknown, key=lambda job: job.first_call):
@@ -110,7 +110,7 @@ class Client:
 
     async def watch_outcomes(self) -> None:
         while True:
-            # A limited number in rotation: reading 100,000 waiting jobs at once takes too long.
+            # In slices, so that a large backlog does not starve the watcher.
             jobs = list(itertools.islice(self._unobserved.values(), JOBS_PER_POLL))
             with suppress(RedisError, OSError):
                 await self.poll(jobs)
@@ -151,7 +151,7 @@ class Client:
     async def _send(self, jobs: list[JobRecord], call: int) -> None:
         for job in jobs:
             job.log("invoked")
-            # A job may be accepted in spite of an error: watch for its outcome in any case.
+            # Watch for an outcome even if the enqueue fails: the job may have been accepted anyway.
             if job.observed is None:
                 self._unobserved.setdefault(job.job_id, job)
         requests = [Request(job.message, idempotency_key=job.base) for job in jobs]

@@ -39,7 +39,7 @@ class Workers:
         self.special: set[int] = set()
         """The pids of workers that no other run can use."""
         self.crashes: list[str] = []
-        """Workers that ended by themselves and were replaced."""
+        """Workers that exited unexpectedly and have since been replaced."""
         self.longest_start_seconds = 0.0
         self._logs: dict[int, Path] = {}
         self._began: dict[int, float] = {}
@@ -142,7 +142,7 @@ class Workers:
         return not self.special & {process.pid for process in self.processes.values()}
 
     async def find_faults(self, *, seconds: float = PATIENCE_SECONDS) -> list[str]:
-        """Workers that crashed, have grown too large, or leak tasks or connections."""
+        """Workers that exited unexpectedly, have grown too large, or leak tasks or connections."""
         found, self.crashes = self.crashes, []
         for number, process in self.processes.items():
             if process.poll() is not None:

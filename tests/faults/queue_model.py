@@ -1,7 +1,6 @@
 """The model of the queue: what Redis must hold, and what each operation must change and return.
 
-The model does not compute scores that Redis takes from its clock. It adopts them after a check that they lie in the
-expected range, so it does not depend on the duration of a test.
+The model does not compute scores from the clock. It checks that Redis's score is in the expected range, then copies it.
 """
 
 from collections.abc import Iterable, Sequence
@@ -136,7 +135,7 @@ class Change:
     state: State
 
     def adopt_score(self, scores: dict[bytes, float], job_id: bytes, delay_ms: float = 0) -> float:
-        """The score that Redis set: the time of the operation plus the delay."""
+        """The score Redis assigned; asserts that it is the operation's time plus `delay_ms`."""
         score = scores.get(job_id)
         assert score is not None, f"{job_id!r} has no score"
         low, high = self.before.now_ms + delay_ms, self.after.now_ms + delay_ms
@@ -216,7 +215,7 @@ class Model(State):
     def claim(self, claimer: str, count: int, token: bytes, change: Change) -> list[ExpectedClaim]:
         self._release_unanswered(claimer)
         taken: list[ExpectedClaim] = []
-        # In rounds, as the script does: a job unparked in one round is due in the next.
+        # Like the script, in rounds: a job unparked in one round is claimed in the next.
         while len(taken) < count and (due := self._due(count - len(taken), change)):
             for score, job_id in due:
                 if not self._has_turn(job_id, score):

@@ -85,8 +85,8 @@ async def _deadlock(scenario: Scenario, database: asyncpg.Connection) -> None:
 
 SERVERS = [
     Nemesis(7, "redis-killed", redis_killed, "redis"),
-    Nemesis(8, "redis-away", redis_down, "redis", batches=False, once=True, idle=True),
+    Nemesis(8, "redis-down", redis_down, "redis", batches=False, once=True, idle=True),
     Nemesis(9, "database-crashed", database_crashed, "database", costs_no_attempt=True),
-    Nemesis(10, "database-away", database_down, "database", costs_no_attempt=True, once=True, idle=True),
+    Nemesis(10, "database-down", database_down, "database", costs_no_attempt=True, once=True, idle=True),
     Nemesis(11, "locks", locks, "database", settings={"WORKER_CONCURRENCY": "1"}, kills_jobs=True),
 ]
