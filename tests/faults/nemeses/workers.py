@@ -1,5 +1,6 @@
 """Workers that die, freeze, are stopped, run unruly handlers, or have a wrong clock."""
 
+import asyncio
 import importlib.util
 import sys
 from pathlib import Path
@@ -10,9 +11,12 @@ from tests.faults.nemesis import Nemesis
 from tests.faults.processes import SABOTAGED
 from tests.faults.sabotage import BLOCKING, KILL_AFTER, KILL_AT, OLDER, STEPS, STUBBORN
 from tests.faults.scenario import Scenario
+from tests.waiting import slowdown
 
 VICTIMS = 4
 """Workers started at once: each start takes a second of processor time."""
+VICTIM_SECONDS = 40
+"""Within this time after its start a worker reaches its step, on a machine that is otherwise idle."""
 _LIBFAKETIME = "vendor/libfaketime/src/libfaketime.so.1"
 
 
@@ -27,7 +31,7 @@ async def crash_at_each_step(scenario: Scenario) -> None:
             extra = {KILL_AT: step, KILL_AFTER: str(scenario.random.randint(1, 4))}
             workers.start(number, extra, command=SABOTAGED, kills_itself=True)
         for number, step in victims.items():
-            if await workers.wait_exit(number, seconds=40):
+            if await workers.wait_exit(number, seconds=VICTIM_SECONDS * await asyncio.to_thread(slowdown)):
                 scenario.faults += 1
             else:
                 workers.kill(number)
