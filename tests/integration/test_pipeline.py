@@ -339,6 +339,33 @@ async def test_a_second_signal_releases_running_jobs_at_once(
     assert await redis.exists(keys.in_progress("f@k")) == 0
 
 
+async def test_each_job_of_a_batch_that_is_released_at_a_stop_has_its_log_line(
+    redis: Redis, redis_url: str, runner: ScriptedRunner, eventually: Eventually
+) -> None:
+    class HangingBatches(NoBatches):
+        def accepts(self, _job: ClaimedJob) -> bool:
+            return True
+
+        async def run(self, jobs: Sequence[ClaimedJob]) -> AsyncGenerator[Sequence[Attempt], None]:
+            runner.running.update(job.job_id for job in jobs)
+            await asyncio.Event().wait()
+            yield []
+
+    await enqueue(redis, *[(f"b{number}", "fine") for number in range(3)])
+    with capture_logs() as lines:
+        worker = worker_of(redis_url, runner, batches=HangingBatches(), batch_size=8, grace_seconds=0)
+        task = asyncio.create_task(worker.main())
+        await eventually(lambda: _count(runner, 3))
+        worker.handle_sig(signal.SIGTERM)
+        await asyncio.wait_for(task, PATIENCE_SECONDS)
+        await worker.close()
+
+    released = [line for line in lines if line["event"] == "job_released"]
+    assert sorted(line["job_id"] for line in released) == ["b0", "b1", "b2"]
+    assert {line["detail"] for line in released} == {"the worker stops"}
+    assert {await redis.get(keys.retry(f"b{number}")) for number in range(3)} == {b"0"}
+
+
 async def test_a_lease_is_renewed_while_its_job_runs(
     redis: Redis, redis_url: str, runner: ScriptedRunner, eventually: Eventually
 ) -> None:

@@ -21,6 +21,7 @@ from worker.queue.counters import format_counts
 log = structlog.get_logger("worker")
 
 _CANCELLED = Rejected(CANCELLED, DETAILS[CANCELLED])
+_STOPPING = Release("the worker stops", outage=False)
 
 
 class Executor:
@@ -88,15 +89,20 @@ class Executor:
         await self._run_remaining(left, started_ms=started_ms, stopping=stopping)
 
     async def _run_remaining(self, jobs: dict[ClaimedJob, None], *, started_ms: float, stopping: bool) -> None:
-        """Run the jobs of a batch that ended early one by one, unless the worker stops."""
+        """Run the jobs of a batch that ended early one by one, until the worker stops or the database is down."""
+        release = _STOPPING if stopping else None
         for job in jobs:
             job.progress.started_ms = 0.0  # it has to begin again
         for job in jobs:
-            if stopping or job.progress.lease_lost:
-                self._settler.release(job)
+            if release is None and not job.progress.lease_lost:
+                result = await self._run_alone(job)
+                release = result if isinstance(result, Release) else None
+                continue
+            job.progress.started_ms = started_ms
+            if release is None or job.progress.lease_lost:
+                self._settler.abandon(job)
             else:
-                stopping = isinstance(await self._run_alone(job), Release)
-            job.progress.started_ms = job.progress.started_ms or started_ms
+                self._conclude(Attempt(job, release), batch_size=0, counts_batch=False)
 
     async def _run_alone(self, job: ClaimedJob) -> AttemptResult | None:
         """Run one job. Returns the attempt's result; None when another worker has the job."""
@@ -113,7 +119,7 @@ class Executor:
                 _clear_cancellation()
                 attempt = await self._record(job, _CANCELLED)
             else:
-                attempt = Attempt(job, Release("the worker stops", outage=False))
+                attempt = Attempt(job, _STOPPING)
         except Exception as error:  # noqa: BLE001  # a fault of our own must not keep the job for ever
             failed = Retry if job.attempt < self._max_tries else Dead
             attempt = Attempt(job, failed("failed", describe(error), causes(error)))
