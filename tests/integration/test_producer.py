@@ -620,7 +620,7 @@ async def test_a_producer_follows_a_job_enqueued_by_stock_arq(producer: Producer
     async with stock:
         job = await stock.enqueue_job("delete_user", _job_id="import-1@user:1", user_id=1)
         assert job is not None
-        assert await job.status() == "due"
+        assert await job.status() == "queued"
         info = await job.info()
         assert info is not None
         assert (info.function, info.kwargs) == ("delete_user", {"user_id": 1})
