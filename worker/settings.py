@@ -91,7 +91,7 @@ class Settings(BaseSettings):
         1024 * 1024, description="the largest payload that is read"
     )
     result_ttl_seconds: Annotated[int, Field(ge=1, le=31 * 86_400)] = Field(
-        3600, description="how long Redis keeps a result; the ledger keeps the outcome longer"
+        3600, description="how long Redis keeps a result; the ledger has a retention of its own"
     )
     ledger_retention_days: Annotated[int, Field(ge=1, le=3650)] = Field(
         14, description="how long the ledger keeps an outcome"

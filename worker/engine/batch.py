@@ -6,9 +6,9 @@ shared transaction is rolled back and the batch is split in halves, down to sing
 Here the ledger rows come last, with their replies. That is one statement less, and a row that exists already rolls
 everything back, so that a second delivery has no effect here either.
 
-What splits a batch: any exception halves it; a timeout, or an answer of None for a member, runs members alone; members
-that are recorded already run alone. An outage releases the rest. A cancellation does not split it: the executor then
-runs the remaining jobs one by one.
+What splits a batch: any exception halves it; a timeout runs all its members alone; a member that is recorded already,
+or that the handler answers with None, runs alone. An outage releases the rest. After a cancellation the executor runs the
+remaining jobs one by one, or releases them when the worker stops.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""The log line that each attempt of a job leaves."""
+"""The log line of each attempt that is settled."""
 
 import zlib
 from collections.abc import Callable, Container

@@ -1,4 +1,4 @@
-"""Settle claims: everything that ended since the last round trip goes out with the next, until Redis has it."""
+"""Settle claims: everything that ended since the last call goes out with the next, until Redis has it."""
 
 import asyncio
 import json
@@ -24,7 +24,7 @@ from worker.queue.queue import Queue
 log = structlog.get_logger("worker.settle")
 
 MAX_SETTLEMENTS = 200
-"""In one round trip."""
+"""At once; those of one kind are one round trip."""
 
 S = TypeVar("S", bound=Settlement)
 

@@ -2,6 +2,9 @@
 
 Texts of databases and of handlers hold values, so nothing here repeats them. An exception is described by its type, its
 SQLSTATE if it has one, and the place that raised it.
+
+`Transaction` decides two cases with more knowledge: a timeout while the database does not answer is a release, and a
+failure of the last attempt is dead. A scheduled job is never retried: its failure is dead at once.
 """
 
 import sys

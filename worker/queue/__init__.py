@@ -6,7 +6,7 @@ in the sorted set and its lease decide which:
     enqueue ──▶ due ──── claim, ordering key free ────▶ claimed ── complete ──▶ result
                 ▲ ▲ │                                    │ │ │ └─── bury ──────▶ dead letter ── replay ──▶ due
                 │ │ └─ claim, ordering key held ─▶ parked│ │ └── retry ────────▶ deferred ── its time ──▶ due
-                │ └──── the holder is settled ──────┘    │ └──── release ──────▶ due, at its own score
+                │ └─ the holder leaves the queue ───┘    │ └──── release ──────▶ due, at its own score
                 └──────────── the lease ends ────────────┘
                        the job is then a suspect
 
@@ -19,9 +19,10 @@ in the sorted set and its lease decide which:
 A *suspect* is a due job whose last claim ended without a settlement: its worker may have died of it, so the attempt
 counts. When the suspect has no attempts left, it is dead with the code `crashed`; on its last attempt it runs alone.
 
-Jobs of one ordering key run in the order of their scores, which enqueue.lua makes strictly increasing. The key is part
-of the job id (`…@user:42`). claim.lua lets its first job hold the key and parks the others; the script that settles the
-holder unparks the next. A retried job keeps the key while it is deferred.
+Jobs of one ordering key run in the order of their scores. enqueue.lua gives jobs that are due at once strictly
+increasing ones; a deferred job has its own time. The key is part of the job id (`…@user:42`). claim.lua lets the first
+job hold the key and parks the others. When the holder leaves the queue (complete, bury, cancel), the same script
+unparks the next one (`unpark_next` in producers/scripts/order.lua). A retried or released job keeps the key.
 
 Each change is one script, and each settlement compares the token first. So a worker that lost its lease settles
 nothing, and every script may be repeated.

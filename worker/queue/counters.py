@@ -2,7 +2,8 @@
 
 `Executor._conclude` formats what an attempt counts for, and the script that settles the job adds it in the same step
 (`count` in scripts/job.lua). So the counts are exact whatever is killed, and belong to the queue, not to a process.
-`worker.observability.metrics` exposes them to Prometheus. They are the fields of one hash:
+At each scrape `worker.observability.http` reads them and `worker.observability.metrics` exposes them. They are the
+fields of one hash:
 
     <label> <wait> <run>   attempts that ended so, by the index of the bound that each duration falls under
     <label> wait_us        sum of the time their jobs were due before they began

@@ -1,7 +1,9 @@
 """The dead letters of a queue: written with a record of the death, read, and purged.
 
 There may be any number of them, of any size, under ids that are not text. So everything here is paged, and ids are
-bytes. bury.lua stores a letter, purge.lua deletes it, and `worker.engine.replay` puts it back into the queue.
+bytes. bury.lua stores a letter: it renames the payload to `keys.dead_payload`, adds the id to the sorted set
+`keys.dead` by the time of death, and the record, as JSON, to the hash `keys.dead_letters`. purge.lua deletes it, and
+`worker.engine.replay` puts it back into the queue.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Sequence
@@ -24,7 +26,8 @@ PAGE_SIZE = 200
 class DeathRecord(BaseModel):
     """What the worker recorded of a death. A field is None where it is missing, or another client wrote the record.
 
-    A new field goes here and into `of`. To show it, add it to `commands/dead_format.py` and the page of a job.
+    A new field goes here and into `of`. To show it, add it to commands/dead_format.py and to
+    dashboard/templates/job.html.
     """
 
     model_config = ConfigDict(extra="ignore", frozen=True, strict=True)
