@@ -7,8 +7,8 @@ Here the ledger rows come last, with their replies. That is one statement less, 
 everything back, so that a second delivery has no effect here either.
 
 What splits a batch: any exception halves it; a timeout runs all its members alone; a member that is recorded already,
-or that the handler answers with None, runs alone. An outage releases the rest. After a cancellation the executor runs the
-remaining jobs one by one, or releases them when the worker stops.
+or that the handler answers with None, runs alone. An outage releases the rest. After a cancellation the executor runs
+the remaining jobs one by one, or releases them when the worker stops.
 """
 
 import asyncio

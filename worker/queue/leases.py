@@ -1,9 +1,9 @@
 """The leases of one worker: renewed until their jobs are settled, and how a cancellation reaches them.
 
 cancel.lua cancels a job that was never claimed. For any other it adds the id to `keys.ABORT`. If the job has a lease,
-it also publishes the id on the control channel, from which the pipeline passes it to `Leases.cancel`; otherwise it makes
-the job due. A message that is lost is made up for: renew.lua answers with the request, and so does claim.lua. The task
-that runs the job, alone or in a batch, is cancelled unless it commits; the executor then records the outcome
+it also publishes the id on the control channel, from which the pipeline passes it to `Leases.cancel`; otherwise it
+makes the job due. A message that is lost is made up for: renew.lua answers with the request, and so does claim.lua. The
+task that runs the job, alone or in a batch, is cancelled unless it commits; the executor then records the outcome
 `cancelled`, if the ledger has none, and runs the rest of the batch one by one.
 """
 
