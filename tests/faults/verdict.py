@@ -81,6 +81,9 @@ def judge(
         ),
     )
     verdict.add("I9", *model.find_contradictions(history, observed))
+    if "I2" in verdict.violations:
+        # Only the first ones are shown: those with the most effects or inserts.
+        verdict.violations["I2"].sort(key=lambda violation: int(violation.split()[0]), reverse=True)
     verdict.context = _context(verdict, history, observed)
     return verdict
 
