@@ -167,7 +167,7 @@ class Report:
         self.skipped: dict[str, str] = {}
 
     def add(self, job_id: bytes, outcome: str, *, done: bool) -> None:
-        """Count one letter."""
+        """Count one letter by its outcome, and keep the ids of the first ones that were not `done`."""
         self.counts[outcome] += 1
         if not done and len(self.skipped) < MAX_NAMED:
             self.skipped[escape(job_id)] = outcome

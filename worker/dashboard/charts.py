@@ -60,7 +60,7 @@ def chart(
 
 
 def round_up(value: float) -> float:
-    """The smallest round number that is not less.
+    """The smallest round number that is not less, give or take a thousandth.
 
     >>> round_up(0.7), round_up(3), round_up(12), round_up(2600)
     (0.8, 3.0, 12.0, 3000.0)

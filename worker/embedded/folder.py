@@ -67,7 +67,7 @@ class ServerFolder:
         write_private(self.path / "port", str(port))
 
     def open_log(self) -> int:
-        """A descriptor that appends to the log."""
+        """A descriptor that appends to the log. A log over the limit is moved aside first."""
         if self.log.exists() and self.log.stat().st_size > _LOG_LIMIT_BYTES:
             self.log.replace(self.log.with_name("server.log.old"))
         return os.open(self.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)

@@ -137,7 +137,7 @@ class Throughput:
         self._since = time.monotonic()
 
     def count(self, jobs: int) -> None:
-        """Count jobs that have ended."""
+        """Count jobs that have ended, and take the rate anew once the interval has passed."""
         self._count += jobs
         passed = time.monotonic() - self._since
         if passed >= AHEAD_SECONDS:

@@ -85,7 +85,7 @@ class EngineWorker(Worker):
             await cancel_all(services, seconds=SHUTDOWN_SECONDS)
 
     async def close(self) -> None:
-        """Run the shutdown hook and close the connections. A server that is down is not waited for."""
+        """Run the shutdown hook and close the connections. Each step has a time limit."""
         if self._pool is None:
             return
         with suppress(*REDIS_ERRORS, TimeoutError):

@@ -86,7 +86,7 @@ class ReportingExporter(SpanExporter):
         self._exporter.shutdown()
 
     def force_flush(self, timeout_millis: int = 30_000) -> bool:
-        """Send buffered spans; there are none."""
+        """Let the wrapped exporter send what it has buffered; this one buffers nothing."""
         return self._exporter.force_flush(timeout_millis)
 
 
