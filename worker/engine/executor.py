@@ -102,7 +102,7 @@ class Executor:
             if release is None or job.progress.lease_lost:
                 self._settler.abandon(job)
             else:
-                self._conclude(Attempt(job, release), batch_size=0, counts_batch=False)
+                self._conclude(Attempt(job, release), batch_size=1, counts_batch=True)
 
     async def _run_alone(self, job: ClaimedJob) -> AttemptResult | None:
         """Run one job. Returns the attempt's result; None when another worker has the job."""
